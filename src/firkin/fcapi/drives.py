@@ -1,0 +1,34 @@
+"""/drives/{drive_id}: block devices. The root device always comes first in the guest (vda)."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+from firkin.fcapi.limits import RateLimiter
+from firkin.fcapi.wire import Wire
+
+
+class CacheType(StrEnum):
+    """`Unsafe` ignores the guest's flushes; `Writeback` makes them durable."""
+
+    UNSAFE = "Unsafe"
+    WRITEBACK = "Writeback"
+
+
+class IoEngine(StrEnum):
+    SYNC = "Sync"
+    ASYNC = "Async"
+
+
+class Drive(Wire):
+    """PUT /drives/{drive_id}."""
+
+    drive_id: str
+    partuuid: str | None = None
+    is_root_device: bool
+    cache_type: CacheType = CacheType.UNSAFE
+    is_read_only: bool | None = None
+    path_on_host: str | None = None
+    rate_limiter: RateLimiter | None = None
+    io_engine: IoEngine | None = None
+    socket: str | None = None

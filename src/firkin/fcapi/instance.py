@@ -1,0 +1,60 @@
+"""The microVM itself: who it is, what it does, what it should do; and the shape of every failure."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+from firkin.fcapi.wire import Wire
+
+APP_NAME = "Firecracker"
+VERSION = "1.16.1"
+
+
+class InstanceState(StrEnum):
+    NOT_STARTED = "Not started"
+    RUNNING = "Running"
+    PAUSED = "Paused"
+
+
+class InstanceInfo(Wire):
+    """GET /."""
+
+    id: str
+    state: InstanceState
+    vmm_version: str
+    app_name: str
+
+
+class FirecrackerVersion(Wire):
+    """GET /version."""
+
+    firecracker_version: str
+
+
+class ActionType(StrEnum):
+    INSTANCE_START = "InstanceStart"
+    FLUSH_METRICS = "FlushMetrics"
+    SEND_CTRL_ALT_DEL = "SendCtrlAltDel"
+
+
+class Action(Wire):
+    """PUT /actions."""
+
+    action_type: ActionType
+
+
+class VmState(StrEnum):
+    PAUSED = "Paused"
+    RESUMED = "Resumed"
+
+
+class Vm(Wire):
+    """PATCH /vm."""
+
+    state: VmState
+
+
+class Fault(Wire):
+    """Every 4xx body at the API level."""
+
+    fault_message: str

@@ -1,0 +1,17 @@
+"""/network-interfaces/{iface_id}: a tap device of the host as a NIC of the guest."""
+
+from __future__ import annotations
+
+from firkin.fcapi.limits import RateLimiter
+from firkin.fcapi.wire import Wire
+
+
+class NetworkInterface(Wire):
+    """PUT /network-interfaces/{iface_id}. The tap is opened when the call comes."""
+
+    iface_id: str
+    host_dev_name: str
+    guest_mac: str | None = None
+    mtu: int | None = None
+    rx_rate_limiter: RateLimiter | None = None
+    tx_rate_limiter: RateLimiter | None = None

@@ -1,0 +1,17 @@
+"""/vsock: Firecracker's hybrid vsock, a unix socket on the host and AF_VSOCK in the guest."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from msgspec import Meta
+
+from firkin.fcapi.wire import Wire
+
+
+class Vsock(Wire):
+    """PUT /vsock. The socket is bound when the call comes."""
+
+    guest_cid: Annotated[int, Meta(ge=0, le=2**32 - 1)]
+    uds_path: str
+    vsock_id: str | None = None

@@ -1,0 +1,1 @@
+"""Small verbs on the kernel and the disk. Knows nothing of machines."""

@@ -1,0 +1,84 @@
+"""What the user set once: environment and config file → `Settings`, read once per process.
+
+Precedence, highest first: command-line flags (they never come here), `FIRKIN_*` variables, `config.toml`, defaults.
+"""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, TypeVar
+
+from firkin.errors import InvalidSpec
+from firkin.paths import Paths
+
+E = TypeVar("E", bound=StrEnum)
+
+
+class NetworkMode(StrEnum):
+    """Where a network lives (see docs/networks.md)."""
+
+    HOST = "host"  # the root namespace, as in Firecracker's tutorial
+    OWN = "own"  # a namespace that firkin makes: the host's network stays untouched
+
+
+class EngineChoice(StrEnum):
+    """Which executable serves Firecracker's API."""
+
+    AUTO = "auto"  # what the host check says
+    FIRECRACKER = "firecracker"
+    FIRKIN_VMM = "firkin-vmm"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """Everything that has a default and may be set outside the command line."""
+
+    paths: Paths
+    network_mode: NetworkMode = NetworkMode.OWN
+    engine: EngineChoice = EngineChoice.AUTO
+    kernel: str = "debian"
+    image: str = "debian"
+
+
+def load(environ: Mapping[str, str] = os.environ, *, uid: int | None = None) -> Settings:
+    """Read the environment and the config file.
+
+    Raises:
+        InvalidSpec: a variable or key holds a value that does not exist, or the file is not TOML.
+    """
+    paths = Paths.resolve(environ, os.geteuid() if uid is None else uid)
+    merged = _read_config(paths.config) | _from_environment(environ)
+    return Settings(
+        paths=paths,
+        network_mode=_choice(NetworkMode, merged, "network_mode", NetworkMode.OWN),
+        engine=_choice(EngineChoice, merged, "engine", EngineChoice.AUTO),
+        kernel=str(merged.get("kernel", "debian")),
+        image=str(merged.get("image", "debian")),
+    )
+
+
+def _from_environment(environ: Mapping[str, str]) -> dict[str, Any]:
+    keys = ("network_mode", "engine", "kernel", "image")
+    return {key: environ[f"FIRKIN_{key.upper()}"] for key in keys if environ.get(f"FIRKIN_{key.upper()}")}
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text())
+    except FileNotFoundError:
+        return {}
+    except tomllib.TOMLDecodeError as error:
+        raise InvalidSpec(f"{path}: not valid TOML: {error}", hint=f"mend or remove {path}") from error
+
+
+def _choice(kind: type[E], values: Mapping[str, Any], key: str, default: E) -> E:
+    try:
+        return kind(values.get(key, default))
+    except ValueError as error:
+        known = ", ".join(kind)
+        raise InvalidSpec(f"{key}: {values[key]!r} is not one of {known}", hint=f"set FIRKIN_{key.upper()}") from error

@@ -1,0 +1,1 @@
+"""What we remember, in SQLite and in files named by their sha256."""

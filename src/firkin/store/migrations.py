@@ -1,0 +1,57 @@
+"""Ordered steps from an empty file to today's schema. A step that was released is never edited; add another."""
+
+from __future__ import annotations
+
+MIGRATIONS: tuple[tuple[str, ...], ...] = (
+    (
+        """CREATE TABLE kernels (
+            name TEXT PRIMARY KEY,
+            provider TEXT NOT NULL,
+            version TEXT NOT NULL,
+            digest TEXT NOT NULL,
+            modules_digest TEXT,
+            size_bytes INTEGER NOT NULL,
+            created_at REAL NOT NULL
+        ) STRICT""",
+        """CREATE TABLE images (
+            name TEXT NOT NULL,
+            tag TEXT NOT NULL,
+            digest TEXT NOT NULL,
+            filesystem TEXT NOT NULL,
+            config TEXT NOT NULL,
+            size_bytes INTEGER NOT NULL,
+            created_at REAL NOT NULL,
+            PRIMARY KEY (name, tag)
+        ) STRICT""",
+        """CREATE TABLE machines (
+            id TEXT PRIMARY KEY,
+            name TEXT NOT NULL UNIQUE,
+            state TEXT NOT NULL,
+            spec TEXT NOT NULL,
+            network TEXT NOT NULL,
+            address TEXT,
+            engine TEXT,
+            pid INTEGER,
+            pid_started INTEGER,
+            exit_code INTEGER,
+            error TEXT,
+            created_at REAL NOT NULL,
+            started_at REAL
+        ) STRICT""",
+        # A lease ends with its machine; a slot is a machine's number within its network.
+        """CREATE TABLE leases (
+            network TEXT NOT NULL,
+            slot INTEGER NOT NULL,
+            machine_id TEXT NOT NULL REFERENCES machines (id) ON DELETE CASCADE,
+            PRIMARY KEY (network, slot)
+        ) STRICT""",
+        # The journal: what was done to the host and not yet undone, written before the act.
+        """CREATE TABLE changes (
+            id INTEGER PRIMARY KEY AUTOINCREMENT,
+            owner TEXT NOT NULL,
+            kind TEXT NOT NULL,
+            value TEXT NOT NULL
+        ) STRICT""",
+        "CREATE INDEX changes_by_owner ON changes (owner, id)",
+    ),
+)
