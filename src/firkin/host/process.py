@@ -81,7 +81,9 @@ def kill(ref: ProcessRef, *, timeout_s: float = 5.0) -> None:
     doomed = [ref, *descendants(ref)]
     for process in doomed:
         _signal(process, signal.SIGKILL)
-    if not wait_until(lambda: not any(_reaped_alive(process) for process in doomed), timeout_s=timeout_s, interval_s=0.002):
+    if not wait_until(
+        lambda: not any(_reaped_alive(process) for process in doomed), timeout_s=timeout_s, interval_s=0.002
+    ):
         raise HostError(f"process {ref.pid}: survives SIGKILL", hint=f"cat /proc/{ref.pid}/stack")
 
 

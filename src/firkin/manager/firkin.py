@@ -66,7 +66,9 @@ class Firkin:
         """A kernel by name, provided on first use."""
         from firkin.kernel import ensure
 
-        return ensure(name or self.context.settings.kernel, self.context.kernels, self.context.blobs, self.context.paths)
+        return ensure(
+            name or self.context.settings.kernel, self.context.kernels, self.context.blobs, self.context.paths
+        )
 
     def image(self, reference: str | None = None) -> Image:
         """An image by name or name:tag, built on first use."""

@@ -172,5 +172,3 @@ def carry_out(launch: Launch) -> MachineRecord:
     return launch.context.machines.update(
         launch.record.id, state=State.RUNNING, started_at=time.time(), timeline=launch.timeline
     )
-
-

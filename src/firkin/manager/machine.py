@@ -145,6 +145,10 @@ class Machine:
         self.process()
         self._end(reconcile.stop)
 
+    def settle(self) -> None:
+        """Write down that the machine ended, or end it now if it did not; keep it in the list."""
+        self._end(reconcile.stop)
+
     def remove(self, *, force: bool = False) -> None:
         """Forget the machine, its layer and its logs.
 

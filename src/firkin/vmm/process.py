@@ -70,7 +70,9 @@ def open_api(ref: ProcessRef, station: Station) -> ApiClient:
     if not ref.alive():
         raise _died(station)
     if not ready:
-        raise EngineError(f"the VMM opened no API socket within {SOCKET_TIMEOUT_S:g} s", hint=f"cat {station.engine_log}")
+        raise EngineError(
+            f"the VMM opened no API socket within {SOCKET_TIMEOUT_S:g} s", hint=f"cat {station.engine_log}"
+        )
     return ApiClient(socket_path)
 
 
