@@ -32,10 +32,10 @@ def interact(machine: Machine, command: tuple[str, ...], *, tty: bool) -> int:
 
 @click.command("exec", context_settings=PASS_THROUGH)
 @click.option("-t", "--tty", is_flag=True, help="Give the command a terminal.")
-@click.option("-i", "--interactive", is_flag=True, help="Accepted for docker's sake; stdin is always passed.")
+@click.option("-i", "--interactive", is_flag=True, expose_value=False, help="As in docker; stdin is always passed.")
 @click.argument("name")
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
-def exec_(name: str, tty: bool, interactive: bool, command: tuple[str, ...]) -> int:
+def exec_(name: str, tty: bool, command: tuple[str, ...]) -> int:
     """Run COMMAND in a running machine. Never through a shell: ask for one with `sh -c`."""
     with Firkin() as firkin:
         return interact(firkin.machine(name), command, tty=tty)

@@ -1,7 +1,7 @@
-"""Every kind of change that firkin makes to a host, as data: it is journaled, done, and later undone by its own text.
+"""Every kind of change that firkin makes to a host, as data: journaled, done, and later undone from its own text.
 
-`do` and `undo` are idempotent. An undo must work from the journal alone, after the process that did it was killed at any
-point, before, within or after `do`.
+`do` and `undo` are idempotent. An undo works from the journal alone, after the process that did it was killed at any
+point: before, within or after `do`.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ class LinkUp(Change, frozen=True, tag="link"):
 
 
 class EngineUp(Change, frozen=True, tag="engine"):
-    """A VMM process. Found by its `--id`, since a pid cannot be written before it exists. Spawning is the launcher's."""
+    """A VMM process, found by its `--id` since no pid can be written before it exists. The launcher spawns it."""
 
     machine_id: str
 
