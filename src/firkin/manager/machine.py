@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import socket
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from ipaddress import IPv4Address
 from pathlib import Path
 from types import TracebackType
 from typing import Self, TypeVar
@@ -16,7 +18,8 @@ from firkin.host.process import ProcessRef
 from firkin.host.wait import wait_until
 from firkin.manager import keys, networks, reconcile
 from firkin.manager.context import Context
-from firkin.net.plan import NetworkPlan
+from firkin.net import links
+from firkin.net.plan import LinkPlan, NetworkPlan, plan_link
 from firkin.store.machines import MachineRecord, State
 from firkin.vmm import boot
 
@@ -78,6 +81,30 @@ class Machine:
     def network(self) -> NetworkPlan:
         """Where the machine's bridge and tap are."""
         return networks.plan(self._context, self.record.network or "default")
+
+    @property
+    def link(self) -> LinkPlan:
+        """The machine's tap, address and MAC."""
+        slot = self._context.leases.slot(self.id)
+        if slot is None:
+            raise UsageError(f"machine {self.record.name!r} is not running", hint="firkin ls")
+        return plan_link(self.network, slot, tag=self._context.tag)
+
+    def host_address(self) -> IPv4Address:
+        """The host's own address beside the bridge's: what the guest reaches only by routing."""
+        return links.host_address(self.network)
+
+    def await_port(self, port: int, *, timeout_s: float) -> bool:
+        """Wait until a TCP port of the guest accepts connections; False when `timeout_s` seconds passed first."""
+
+        def accepts() -> bool:
+            try:
+                socket.create_connection((self.address, port), timeout=1.0).close()
+            except OSError:
+                return False
+            return True
+
+        return self.inside(lambda: wait_until(accepts, timeout_s=timeout_s, interval_s=0.05))
 
     def process(self) -> ProcessRef:
         """The engine's process.
