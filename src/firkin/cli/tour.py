@@ -11,7 +11,8 @@ from firkin import settings
 from firkin.cli import EXIT_FIRKIN
 from firkin.cli.output import print_json, print_table, show_progress
 from firkin.manager.firkin import Firkin
-from firkin.manager.tour import Stop, tour as stops
+from firkin.manager.tour import Stop
+from firkin.manager.tour import tour as stops
 from firkin.settings import EngineChoice, NetworkMode
 
 VERDICTS = {True: "proved", False: "FAILED", None: "done"}
