@@ -145,7 +145,12 @@ def _no_loss(text: str) -> bool:
 
 def _in_guest(machine: Machine, title: str, argv: tuple[str, ...], proves: Callable[[str], bool]) -> Stop:
     command = f"firkin exec {machine.name} -- {shlex.join(argv)}"
-    return _prove(_Stopwatch(title, command), lambda: machine.exec(*argv, timeout_s=30).stdout.decode(), proves)
+
+    def act() -> str:
+        done = machine.exec(*argv, timeout_s=30)
+        return (done.stdout or done.stderr).decode(errors="replace")
+
+    return _prove(_Stopwatch(title, command), act, proves)
 
 
 def _on_host(

@@ -100,9 +100,13 @@ def test_a_store_of_a_newer_firkin_is_left_alone(tmp_path: Path) -> None:
 
 
 def test_a_transaction_is_whole_or_nothing(db: Database) -> None:
-    with pytest.raises(RuntimeError), db.transaction() as connection:
-        connection.execute("INSERT INTO changes (owner, value) VALUES ('a', 'b')")
-        raise RuntimeError
+    def write_and_fail() -> None:
+        with db.transaction() as connection:
+            connection.execute("INSERT INTO changes (owner, value) VALUES ('a', 'b')")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        write_and_fail()
     assert Journal(db).owners() == []
 
 
