@@ -1,0 +1,1 @@
+"""The SDK: what happens to machines, in which order, and how it is taken back."""

@@ -28,15 +28,16 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
             name TEXT NOT NULL UNIQUE,
             state TEXT NOT NULL,
             spec TEXT NOT NULL,
-            network TEXT NOT NULL,
+            lifetime TEXT NOT NULL,
+            engine TEXT NOT NULL,
+            network TEXT,
             address TEXT,
-            engine TEXT,
             pid INTEGER,
             pid_started INTEGER,
-            exit_code INTEGER,
-            error TEXT,
+            timeline TEXT NOT NULL,
             created_at REAL NOT NULL,
-            started_at REAL
+            started_at REAL,
+            stopped_at REAL
         ) STRICT""",
         # A lease ends with its machine; a slot is a machine's number within its network.
         """CREATE TABLE leases (
@@ -49,7 +50,6 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         """CREATE TABLE changes (
             id INTEGER PRIMARY KEY AUTOINCREMENT,
             owner TEXT NOT NULL,
-            kind TEXT NOT NULL,
             value TEXT NOT NULL
         ) STRICT""",
         "CREATE INDEX changes_by_owner ON changes (owner, id)",

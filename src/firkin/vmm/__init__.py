@@ -1,0 +1,1 @@
+"""One VMM process, Firecracker or firkin-vmm: this room never asks which."""

@@ -1,0 +1,110 @@
+"""Processes by pid and start time, so that a reused pid is never mistaken for the one we knew."""
+
+from __future__ import annotations
+
+import os
+import signal
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from firkin.errors import HostError
+from firkin.host.wait import wait_until
+
+PROC = Path("/proc")
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessRef:
+    """One process for all time: its pid and its start in clock ticks since boot (proc(5), stat field 22)."""
+
+    pid: int
+    started: int
+
+    @classmethod
+    def of(cls, pid: int) -> ProcessRef | None:
+        """The process that has this pid now; None when there is none, or only a zombie."""
+        fields = _stat(pid)
+        return None if fields is None or fields[0] in "ZX" else cls(pid, int(fields[19]))
+
+    def alive(self) -> bool:
+        return ProcessRef.of(self.pid) == self
+
+
+def _stat(pid: int) -> list[str] | None:
+    """Fields 3 and later of /proc/PID/stat; the name before them may hold spaces and parentheses."""
+    try:
+        text = (PROC / str(pid) / "stat").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    return text[text.rindex(")") + 2 :].split()
+
+
+def all_pids() -> list[int]:
+    return [int(entry.name) for entry in PROC.iterdir() if entry.name.isdigit()]
+
+
+def with_argument(option: str, value: str) -> list[ProcessRef]:
+    """Processes whose command line holds `option value` side by side."""
+    wanted = b"\0%s\0%s\0" % (option.encode(), value.encode())
+    found = [ProcessRef.of(pid) for pid in all_pids() if wanted in _command_line(pid)]
+    return [ref for ref in found if ref is not None]
+
+
+def _command_line(pid: int) -> bytes:
+    try:
+        return (PROC / str(pid) / "cmdline").read_bytes()
+    except (FileNotFoundError, ProcessLookupError, PermissionError):
+        return b""
+
+
+def descendants(ref: ProcessRef) -> list[ProcessRef]:
+    """Children, their children, and so on, as they are now."""
+    parents: dict[int, list[int]] = {}
+    for pid in all_pids():
+        fields = _stat(pid)
+        if fields is not None:
+            parents.setdefault(int(fields[1]), []).append(pid)
+    family, queue = [], [ref.pid]
+    while queue:
+        children = parents.get(queue.pop(), [])
+        queue += children
+        family += [child for child in map(ProcessRef.of, children) if child is not None]
+    return family
+
+
+def kill(ref: ProcessRef, *, timeout_s: float = 5.0) -> None:
+    """End a process and its descendants at once, and see them gone.
+
+    Raises:
+        HostError: one is still there after `timeout_s` seconds.
+    """
+    doomed = [ref, *descendants(ref)]
+    for process in doomed:
+        _signal(process, signal.SIGKILL)
+    if not wait_until(
+        lambda: not any(_reaped_alive(process) for process in doomed), timeout_s=timeout_s, interval_s=0.002
+    ):
+        raise HostError(f"process {ref.pid}: survives SIGKILL", hint=f"cat /proc/{ref.pid}/stack")
+
+
+def _signal(ref: ProcessRef, number: int) -> None:
+    """Signal exactly this process: the pidfd pins it between the check and the kill."""
+    try:
+        fd = os.pidfd_open(ref.pid)
+    except ProcessLookupError:
+        return
+    try:
+        if ref.alive():
+            signal.pidfd_send_signal(fd, number)
+    except ProcessLookupError:
+        return
+    finally:
+        os.close(fd)
+
+
+def _reaped_alive(ref: ProcessRef) -> bool:
+    """`alive`, after collecting the body if it is our own child."""
+    with suppress(ChildProcessError):  # not ours: its own parent, or init, collects it
+        os.waitpid(ref.pid, os.WNOHANG)
+    return ref.alive()

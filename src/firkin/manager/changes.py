@@ -1,0 +1,98 @@
+"""Every kind of change that firkin makes to a host, as data: journaled, done, and later undone from its own text.
+
+`do` and `undo` are idempotent. An undo works from the journal alone, after the process that did it was killed at any
+point: before, within or after `do`.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import msgspec
+
+from firkin.net import links
+from firkin.net.plan import LinkPlan, NetworkPlan
+from firkin.store.journal import Journal
+from firkin.vmm import process as vmm_process
+
+
+class Change(msgspec.Struct, frozen=True, tag_field="kind"):
+    """One undoable change."""
+
+    def do(self) -> None: ...
+
+    def undo(self) -> None: ...
+
+
+class Folder(Change, frozen=True, tag="folder"):
+    """A folder of our own and all that will be in it; private, since boot files hold keys."""
+
+    path: str
+
+    def do(self) -> None:
+        Path(self.path).mkdir(parents=True, exist_ok=True, mode=0o700)
+
+    def undo(self) -> None:
+        shutil.rmtree(self.path, ignore_errors=True)
+
+
+class NetworkUp(Change, frozen=True, tag="network"):
+    """A namespace, its bridge and its firewall."""
+
+    plan: NetworkPlan
+
+    def do(self) -> None:
+        links.create_network(self.plan)
+
+    def undo(self) -> None:
+        links.delete_network(self.plan)
+
+
+class LinkUp(Change, frozen=True, tag="link"):
+    """A tap on a network's bridge."""
+
+    plan: LinkPlan
+
+    def do(self) -> None:
+        links.create_link(self.plan, owner_uid=os.geteuid())
+
+    def undo(self) -> None:
+        links.delete_link(self.plan)
+
+
+class EngineUp(Change, frozen=True, tag="engine"):
+    """A VMM process, found by its `--id` since no pid can be written before it exists. The launcher spawns it."""
+
+    machine_id: str
+
+    def undo(self) -> None:
+        vmm_process.end(self.machine_id)
+
+
+AnyChange = Folder | NetworkUp | LinkUp | EngineUp
+
+
+class Ledger:
+    """Does changes on behalf of an owner and takes them back, newest first."""
+
+    def __init__(self, journal: Journal) -> None:
+        self._journal = journal
+
+    def do(self, owner: str, change: AnyChange) -> None:
+        """Write the change down, then do it."""
+        self._journal.write(owner, msgspec.json.encode(change).decode())
+        change.do()
+
+    def undo_all(self, owner: str) -> None:
+        """Take back everything of this owner. What fails stays in the journal, for the next try."""
+        for entry in self._journal.newest_first(owner):
+            msgspec.json.decode(entry.value, type=AnyChange).undo()
+            self._journal.strike(entry.number)
+
+    def owners(self) -> list[str]:
+        return self._journal.owners()
+
+    def holds(self, owner: str) -> bool:
+        return bool(self._journal.newest_first(owner))

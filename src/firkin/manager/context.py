@@ -1,0 +1,68 @@
+"""What every part of the manager needs: settings, the store's tables, the ledger and the locks."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from firkin.host.lock import locked, try_lock
+from firkin.manager.changes import Ledger
+from firkin.settings import Settings
+from firkin.store.blobs import Blobs
+from firkin.store.db import Database
+from firkin.store.images import Images
+from firkin.store.journal import Journal
+from firkin.store.kernels import Kernels
+from firkin.store.leases import Leases
+from firkin.store.machines import Machines
+
+DEFAULT_HOMES = ("/var/lib/firkin",)
+
+
+class Context:
+    """One open store. Not shared between threads."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.paths = settings.paths
+        self.db = Database(settings.paths.database)
+        self.machines = Machines(self.db)
+        self.leases = Leases(self.db)
+        self.kernels = Kernels(self.db)
+        self.images = Images(self.db)
+        self.blobs = Blobs(settings.paths)
+        self.ledger = Ledger(Journal(self.db))
+
+    def close(self) -> None:
+        self.db.close()
+
+    @property
+    def tag(self) -> str:
+        """Tells the host objects of several homes apart: empty for root's own home, else six hexadecimal digits."""
+        home = str(self.paths.home)
+        return "" if home in DEFAULT_HOMES else hashlib.sha256(home.encode()).hexdigest()[:6]
+
+    def machine_lock(self, machine_id: str) -> Path:
+        """Held while a machine changes its state."""
+        return self.paths.locks / f"machine-{machine_id}"
+
+    def session_lock(self, machine_id: str) -> Path:
+        """Held by the process with whose life a machine ends."""
+        return self.paths.locks / f"session-{machine_id}"
+
+    @contextmanager
+    def network_locked(self, name: str) -> Iterator[None]:
+        """Hold a network still while it is made, used or taken down."""
+        with locked(self.paths.locks / f"network-{name}"):
+            yield
+
+    def is_free(self, lock: Path) -> bool:
+        """Whether nobody holds this lock, so whoever should hold it died."""
+        fd = try_lock(lock)
+        if fd is None:
+            return False
+        os.close(fd)
+        return True

@@ -1,0 +1,125 @@
+"""The entry point: holds settings and store, hands out machines."""
+
+from __future__ import annotations
+
+import os
+from types import TracebackType
+from typing import Self
+
+from firkin import settings as settings_module
+from firkin.errors import NotFound, UsageError
+from firkin.host.lock import locked, try_lock
+from firkin.manager import launch, networks, reconcile
+from firkin.manager.context import Context
+from firkin.manager.machine import Machine
+from firkin.settings import Settings
+from firkin.spec import MachineSpec
+from firkin.store.images import Image
+from firkin.store.kernels import Kernel
+from firkin.store.machines import Lifetime, MachineRecord
+from firkin.vmm import backend
+
+
+class Firkin:
+    """All machines of one home. Opening it heals what an earlier process left half-done."""
+
+    def __init__(self, settings: Settings | None = None) -> None:
+        self.context = Context(settings or settings_module.load())
+        reconcile.reconcile(self.context)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the store. Machines go on."""
+        self.context.close()
+
+    def records(self) -> list[MachineRecord]:
+        """All machines, oldest first."""
+        return self.context.machines.all()
+
+    def machine(self, name: str) -> Machine:
+        """The machine of that name or id prefix.
+
+        Raises:
+            NotFound: there is none.
+            UsageError: the prefix fits several.
+        """
+        found = self.context.machines.find(name)
+        if not found:
+            raise NotFound("machine", name, hint="firkin ls")
+        if len(found) > 1:
+            names = ", ".join(record.name for record in found)
+            raise UsageError(f"{name!r} fits several machines: {names}", hint="give more of the id, or the name")
+        return Machine(self.context, found[0].id)
+
+    def engine(self) -> str:
+        """Which VMM this host gets: `firecracker` or `firkin-vmm`."""
+        from firkin.manager.doctor import chosen_engine
+
+        return backend.choose(self.context.settings.engine, lambda: chosen_engine(self.context.paths))
+
+    def kernel(self, name: str | None = None) -> Kernel:
+        """A kernel by name, provided on first use."""
+        from firkin.kernel import ensure
+
+        return ensure(
+            name or self.context.settings.kernel, self.context.kernels, self.context.blobs, self.context.paths
+        )
+
+    def image(self, reference: str | None = None) -> Image:
+        """An image by name or name:tag, built on first use."""
+        from firkin.image import ensure
+
+        return ensure(
+            reference or self.context.settings.image, self.context.images, self.context.blobs, self.context.paths
+        )
+
+    def run(self, spec: MachineSpec, *, lifetime: Lifetime = Lifetime.KEPT) -> Machine:
+        """Boot a machine and wait until its agent answers.
+
+        On any failure, Ctrl-C included, everything is undone before the error leaves.
+
+        Raises:
+            InvalidSpec, NotFound, NameTaken: the request cannot be met; nothing was touched.
+            HostError, EngineError, GuestError: a step failed.
+        """
+        spec.check(host_memory_mib=host_memory_mib())
+        engine, kernel, image = self.engine(), self.kernel(spec.kernel), self.image(spec.image)
+        refuse_command_under_init(spec, image)
+        record = launch.new_record(spec, lifetime, engine, spec.network)
+        context = self.context
+        with locked(context.machine_lock(record.id)):
+            session = try_lock(context.session_lock(record.id)) if lifetime is Lifetime.SESSION else None
+            context.machines.add(record)
+            try:
+                launch.carry_out(
+                    launch.Launch(
+                        context=context,
+                        record=record,
+                        network=networks.plan(context, spec.network),
+                        kernel=kernel,
+                        image=image,
+                    )
+                )
+            except BaseException:
+                reconcile.remove(context, record)
+                raise
+        return Machine(context, record.id, session=session)
+
+
+def refuse_command_under_init(spec: MachineSpec, image: Image) -> None:
+    """An image with its own init has no entrypoint to replace."""
+    if spec.command and image.config.init is not None:
+        raise UsageError(
+            f"image {image.reference!r} runs its own init and cannot run a command in its place",
+            hint="start it with -d, then: firkin exec NAME -- COMMAND",
+        )
+
+
+def host_memory_mib() -> int:
+    """All of this host's memory."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2**20

@@ -1,0 +1,206 @@
+"""A handle on one machine: run commands in it, log in, stop it, remove it."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from ipaddress import IPv4Address
+from pathlib import Path
+from types import TracebackType
+from typing import Self, TypeVar
+
+from firkin.agent.client import AgentConnection, ExecResult, connect
+from firkin.errors import FirkinError, NotFound, UsageError
+from firkin.host.lock import locked
+from firkin.host.process import ProcessRef
+from firkin.host.wait import wait_until
+from firkin.manager import keys, networks, reconcile
+from firkin.manager.context import Context
+from firkin.net import links
+from firkin.net.plan import LinkPlan, NetworkPlan, plan_link
+from firkin.store.machines import MachineRecord, State
+from firkin.vmm import boot
+
+AGENT_TIMEOUT_S = 10.0
+STOP_TIMEOUT_S = 10.0
+
+T = TypeVar("T")
+
+
+class Machine:
+    """One machine of the store. As a context manager it is removed at the end of its scope."""
+
+    def __init__(self, context: Context, machine_id: str, *, session: int | None = None) -> None:
+        self._context = context
+        self.id = machine_id
+        self._session = session  # descriptor of the session lock, if the machine ends with us
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.remove(force=True)
+
+    @property
+    def record(self) -> MachineRecord:
+        """The row as it is now.
+
+        Raises:
+            NotFound: the machine was removed.
+        """
+        record = self._context.machines.get(self.id)
+        if record is None:
+            raise NotFound("machine", self.id, hint="firkin ls")
+        return record
+
+    @property
+    def name(self) -> str:
+        return self.record.name
+
+    @property
+    def address(self) -> str:
+        """The guest's IPv4 address on its network."""
+        return self.record.address or ""
+
+    @property
+    def run_folder(self) -> Path:
+        """Sockets, vm_config.json, initramfs: there while the machine runs."""
+        return self._context.paths.machine_run(self.id)
+
+    @property
+    def console_log(self) -> Path:
+        return self._context.paths.machine_home(self.id) / "console.log"
+
+    @property
+    def engine_log(self) -> Path:
+        return self._context.paths.machine_home(self.id) / "engine.log"
+
+    @property
+    def network(self) -> NetworkPlan:
+        """Where the machine's bridge and tap are."""
+        return networks.plan(self._context, self.record.network or "default")
+
+    @property
+    def link(self) -> LinkPlan:
+        """The machine's tap, address and MAC."""
+        slot = self._context.leases.slot(self.id)
+        if slot is None:
+            raise UsageError(f"machine {self.record.name!r} is not running", hint="firkin ls")
+        return plan_link(self.network, slot, tag=self._context.tag)
+
+    def host_address(self) -> IPv4Address:
+        """The host's own address beside the bridge's: what the guest reaches only by routing."""
+        return links.host_address(self.network)
+
+    def await_port(self, port: int, *, timeout_s: float) -> bool:
+        """Wait until a TCP port of the guest accepts connections; False when `timeout_s` seconds passed first."""
+
+        def accepts() -> bool:
+            try:
+                socket.create_connection((self.address, port), timeout=1.0).close()
+            except OSError:
+                return False
+            return True
+
+        return self.inside(lambda: wait_until(accepts, timeout_s=timeout_s, interval_s=0.05))
+
+    def process(self) -> ProcessRef:
+        """The engine's process.
+
+        Raises:
+            UsageError: the machine does not run.
+        """
+        record = self.record
+        if record.state is not State.RUNNING or record.process is None or not record.process.alive():
+            raise UsageError(f"machine {record.name!r} is not running", hint=f"firkin ls; firkin logs {record.name}")
+        return record.process
+
+    @contextmanager
+    def agent(self) -> Iterator[AgentConnection]:
+        """A connection to the agent in the guest, for this scope."""
+        self.process()
+        with connect(self.run_folder / boot.VSOCK_SOCKET, AGENT_TIMEOUT_S) as connection:
+            yield connection
+
+    def exec(self, *argv: str, timeout_s: float | None = None) -> ExecResult:
+        """Run a command in the guest, never through a shell, and keep what it prints.
+
+        Raises:
+            AgentError: the agent does not answer, or the command took longer than `timeout_s` seconds.
+        """
+        with self.agent() as agent:
+            return agent.run(*argv, timeout_s=timeout_s)
+
+    def ssh_argv(self, command: Sequence[str] = (), *, user: str = "root") -> list[str]:
+        """OpenSSH's command line for this machine. It must run in the network's namespace (see `inside`)."""
+        record = self.record
+        known_hosts = self.run_folder / "known_hosts"
+        if not known_hosts.exists():
+            raise UsageError(
+                f"machine {record.name!r}: image {record.spec.image!r} has no SSH server",
+                hint=f"firkin exec {record.name} -- COMMAND",
+            )
+        options = {
+            "IdentityFile": keys.user_key(self._context.paths),
+            "IdentitiesOnly": "yes",
+            "UserKnownHostsFile": known_hosts,
+            "HostKeyAlias": record.name,
+            "StrictHostKeyChecking": "yes",
+            "LogLevel": "ERROR",
+        }
+        flags = [part for key, value in options.items() for part in ("-o", f"{key}={value}")]
+        return ["ssh", *flags, f"{user}@{record.address}", *command]
+
+    def inside(self, act: Callable[[], T]) -> T:
+        """Call `act` in the namespace of the machine's network, where its address is reachable."""
+        from firkin.host.netns import run_in
+
+        netns = self.network.netns
+        return act() if netns is None else run_in(netns, act)
+
+    def stop(self, *, timeout_s: float = STOP_TIMEOUT_S) -> None:
+        """Shut the guest down in order; after `timeout_s` seconds without success, kill its engine."""
+        engine = self.process()
+        if timeout_s > 0 and self._asked_to_reboot():
+            wait_until(lambda: not engine.alive(), timeout_s=timeout_s)
+        self._end(reconcile.stop)
+
+    def kill(self) -> None:
+        """Stop at once, as pulling the plug does."""
+        self.process()
+        self._end(reconcile.stop)
+
+    def settle(self) -> None:
+        """Write down that the machine ended, or end it now if it did not; keep it in the list."""
+        self._end(reconcile.stop)
+
+    def remove(self, *, force: bool = False) -> None:
+        """Forget the machine, its layer and its logs.
+
+        Raises:
+            UsageError: it runs, and `force` is not set.
+        """
+        record = self._context.machines.get(self.id)
+        if record is not None and record.state is State.RUNNING and not force:
+            raise UsageError(f"machine {record.name!r} is running", hint=f"firkin stop {record.name}, or rm --force")
+        self._end(reconcile.remove)
+
+    def _asked_to_reboot(self) -> bool:
+        """Whether the guest took the request. A reset is how a Firecracker machine ends: there is no power button."""
+        try:
+            with self.agent() as agent:
+                agent.reboot()
+        except (FirkinError, OSError):
+            return False  # no agent to ask: the caller kills
+        return True
+
+    def _end(self, how: Callable[[Context, MachineRecord], None]) -> None:
+        with locked(self._context.machine_lock(self.id)):
+            record = self._context.machines.get(self.id)
+            if record is not None:
+                how(self._context, record)
+        if self._session is not None:
+            os.close(self._session)
+            self._session = None

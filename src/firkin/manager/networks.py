@@ -1,0 +1,36 @@
+"""Networks come up with their first machine and go down with their last."""
+
+from __future__ import annotations
+
+from firkin.manager.changes import LinkUp, NetworkUp
+from firkin.manager.context import Context
+from firkin.net.plan import LinkPlan, NetworkPlan, plan_link, plan_network
+
+
+def owner_of(network: str) -> str:
+    """Under which name a network's own changes stand in the journal."""
+    return f"network:{network}"
+
+
+def plan(context: Context, name: str) -> NetworkPlan:
+    """Where a network would be on this host."""
+    return plan_network(name, mode=context.settings.network_mode, tag=context.tag)
+
+
+def join(context: Context, network: NetworkPlan, machine_id: str) -> LinkPlan:
+    """Lease a slot and make the machine's tap, after the network itself if this is its first machine."""
+    with context.network_locked(network.name):
+        owner = owner_of(network.name)
+        slot = context.leases.take(network.name, machine_id)
+        if not context.ledger.holds(owner):
+            context.ledger.do(owner, NetworkUp(network))
+        link = plan_link(network, slot, tag=context.tag)
+        context.ledger.do(machine_id, LinkUp(link))
+    return link
+
+
+def sweep(context: Context, network: str) -> None:
+    """Take the network down if no machine uses it."""
+    with context.network_locked(network):
+        if context.leases.count(network) == 0:
+            context.ledger.undo_all(owner_of(network))

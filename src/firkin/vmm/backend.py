@@ -1,0 +1,33 @@
+"""Which executable serves Firecracker's API here, and how it is started."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from collections.abc import Callable
+
+from firkin.errors import HostError
+from firkin.settings import EngineChoice
+from firkin.vmm.boot import API_SOCKET
+
+
+def choose(wanted: EngineChoice, verdict: Callable[[], str]) -> str:
+    """Name of the engine. `verdict` is the host check's choice, asked only where the user left it open.
+
+    Raises:
+        HostError: Firecracker was asked for and is not installed.
+    """
+    name = verdict() if wanted is EngineChoice.AUTO else str(wanted)
+    if name == EngineChoice.FIRECRACKER and shutil.which("firecracker") is None:
+        raise HostError("firecracker: program not found", hint="install it on the PATH, or --engine firkin-vmm")
+    return name
+
+
+def argv(engine: str, machine_id: str) -> list[str]:
+    """Command line of one engine. Both take the same flags.
+
+    firkin-vmm is started as a module of the running interpreter, isolated from the user's environment, so that it
+    works from any kind of installation.
+    """
+    program = ["firecracker"] if engine == EngineChoice.FIRECRACKER else [sys.executable, "-I", "-m", "firkin.engine"]
+    return [*program, "--id", machine_id, "--api-sock", API_SOCKET]

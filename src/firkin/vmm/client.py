@@ -1,0 +1,101 @@
+"""Firecracker's API over its unix socket: typed calls, faults as errors."""
+
+from __future__ import annotations
+
+import http.client
+import os
+import socket
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import msgspec
+
+from firkin.errors import ApiFault, EngineError
+from firkin.fcapi.instance import Fault, InstanceInfo
+from firkin.vmm.boot import Call
+
+CALL_TIMEOUT_S = 30.0
+
+
+def connect_unix(path: Path, timeout_s: float) -> socket.socket:
+    """Connect by way of the folder's descriptor, so that a deep path does not run into the 107-byte limit."""
+    folder = os.open(path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        connection.settimeout(timeout_s)
+        connection.connect(f"/proc/self/fd/{folder}/{path.name}")
+    except BaseException:
+        connection.close()
+        raise
+    finally:
+        os.close(folder)
+    return connection
+
+
+class _UnixConnection(http.client.HTTPConnection):
+    """HTTP over one unix socket."""
+
+    def __init__(self, path: Path, timeout_s: float) -> None:
+        super().__init__("localhost", timeout=timeout_s)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = connect_unix(self._path, CALL_TIMEOUT_S)
+
+
+class ApiClient:
+    """One connection to a VMM's API socket.
+
+    Raises, from every call:
+        ApiFault: the VMM answered with a fault; the message is its own.
+        EngineError: it did not answer.
+    """
+
+    def __init__(self, path: Path, *, timeout_s: float = CALL_TIMEOUT_S) -> None:
+        self._connection = _UnixConnection(path, timeout_s)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._connection.close()
+
+    def call(self, call: Call) -> bytes:
+        """Make one call; answers the body of the reply, empty for 204."""
+        name = f"{call.method} {call.path}"
+        body = None if call.body is None else msgspec.json.encode(call.body)
+        try:
+            self._connection.request(call.method, call.path, body, {"Content-Type": "application/json"} if body else {})
+            reply = self._connection.getresponse()
+            content = reply.read()
+        except (OSError, http.client.HTTPException) as error:
+            raise EngineError(f"{name}: no answer from the VMM: {error}", hint="firkin logs --engine NAME") from error
+        if reply.status >= 400:
+            raise ApiFault(name, reply.status, _fault_message(content))
+        return content
+
+    def info(self) -> InstanceInfo:
+        """GET /: who the VMM says it is."""
+        return msgspec.json.decode(self.call(Call("GET", "/", None)), type=InstanceInfo)
+
+
+def _fault_message(content: bytes) -> str:
+    try:
+        return msgspec.json.decode(content, type=Fault).fault_message
+    except msgspec.DecodeError:
+        return content.decode(errors="replace").strip()
+
+
+def to_json(value: Any) -> str:
+    """A body or config as a person reads it: indented, absent fields left out."""
+    plain = msgspec.to_builtins(value)
+    return msgspec.json.format(msgspec.json.encode(_without_none(plain)), indent=2).decode()
+
+
+def _without_none(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_none(item) for key, item in value.items() if item is not None}
+    if isinstance(value, list | tuple):
+        return [_without_none(item) for item in value]
+    return value

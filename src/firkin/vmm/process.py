@@ -1,0 +1,100 @@
+"""Start an engine, know it again, end it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+from firkin.errors import EngineError
+from firkin.host import process
+from firkin.host.netns import run_in
+from firkin.host.process import ProcessRef
+from firkin.host.wait import wait_until
+from firkin.vmm.boot import API_SOCKET, CONSOLE_INPUT
+from firkin.vmm.client import ApiClient
+
+SOCKET_TIMEOUT_S = 10.0
+
+# Popen objects of engines that outlive their spawning: dropping one while its process runs is a ResourceWarning.
+_spawned: list[subprocess.Popen[bytes]] = []
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Station:
+    """Where an engine runs: its namespace, its working directory, and where its output goes."""
+
+    netns: str | None
+    run: Path
+    console_log: Path
+    engine_log: Path
+
+
+def spawn(argv: list[str], station: Station) -> ProcessRef:
+    """Start the engine in its own session; it does not end with us.
+
+    Its stdin is a FIFO that the engine itself holds open for writing too, so that it never sees an end of file and
+    anyone may attach by opening the FIFO; its stdout, the guest's console, is appended to a file.
+    """
+    fifo = station.run / CONSOLE_INPUT
+    os.mkfifo(fifo, 0o600)
+
+    def start() -> subprocess.Popen[bytes]:
+        with (
+            fifo.open("r+b", buffering=0) as console_in,
+            station.console_log.open("ab") as console_out,
+            station.engine_log.open("ab") as errors,
+        ):
+            return subprocess.Popen(
+                argv, cwd=station.run, stdin=console_in, stdout=console_out, stderr=errors, start_new_session=True
+            )
+
+    # A child inherits the namespace of the thread that makes it.
+    child = start() if station.netns is None else run_in(station.netns, start)
+    _spawned.append(child)
+    started = ProcessRef.of(child.pid)
+    if started is None:
+        raise _died(station)
+    return started
+
+
+def open_api(ref: ProcessRef, station: Station) -> ApiClient:
+    """Wait until the engine listens, and connect.
+
+    Raises:
+        EngineError: it died, with its last words; or it did not listen in time.
+    """
+    socket_path = station.run / API_SOCKET
+    ready = wait_until(lambda: socket_path.exists() or not ref.alive(), timeout_s=SOCKET_TIMEOUT_S, interval_s=0.001)
+    if not ref.alive():
+        raise _died(station)
+    if not ready:
+        raise EngineError(
+            f"the VMM opened no API socket within {SOCKET_TIMEOUT_S:g} s", hint=f"cat {station.engine_log}"
+        )
+    return ApiClient(socket_path)
+
+
+def end(machine_id: str) -> None:
+    """Kill whatever engine runs under this id, recorded or not, and wait until it is gone."""
+    for ref in process.with_argument("--id", machine_id):
+        process.kill(ref)
+    for child in list(_spawned):
+        if child.poll() is not None:
+            _spawned.remove(child)
+
+
+def _died(station: Station) -> EngineError:
+    return EngineError(f"the VMM died at start:\n{tail(station.engine_log)}", hint="firkin doctor")
+
+
+def tail(path: Path, *, lines: int = 12, size: int = 8192) -> str:
+    """The last lines of a log, for an error message."""
+    try:
+        with path.open("rb") as file:
+            file.seek(max(0, path.stat().st_size - size))
+            text = file.read().decode(errors="replace")
+    except FileNotFoundError:
+        return ""
+    return "\n".join(line.rstrip() for line in text.splitlines()[-lines:])
