@@ -35,7 +35,7 @@ U8 = Annotated[int, Meta(ge=0, le=255)]
 USize = Annotated[int, Meta(ge=0)]  # msgspec cannot state a bound of 2**64 - 1
 
 
-class MachineConfiguration(Wire, kw_only=True):
+class MachineConfiguration(Wire, frozen=True, kw_only=True):
     """PUT and GET /machine-config. A machine that was never configured is `DEFAULT_MACHINE`."""
 
     vcpu_count: U8
@@ -49,7 +49,7 @@ class MachineConfiguration(Wire, kw_only=True):
 DEFAULT_MACHINE = MachineConfiguration(vcpu_count=1, mem_size_mib=128)
 
 
-class MachineConfigurationPatch(Wire, kw_only=True):
+class MachineConfigurationPatch(Wire, frozen=True, kw_only=True):
     """PATCH /machine-config: any subset."""
 
     vcpu_count: U8 | UnsetType = UNSET

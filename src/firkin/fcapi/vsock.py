@@ -9,9 +9,9 @@ from msgspec import UNSET, Meta, UnsetType
 from firkin.fcapi.wire import Wire
 
 
-class Vsock(Wire, kw_only=True):
+class Vsock(Wire, frozen=True, kw_only=True):
     """PUT /vsock. The socket is bound when the call comes."""
 
     guest_cid: Annotated[int, Meta(ge=0, le=2**32 - 1)]
     uds_path: str
-    vsock_id: str | None | UnsetType = UNSET  # deprecated; never given back
+    vsock_id: str | UnsetType | None = UNSET  # deprecated; never given back

@@ -8,5 +8,5 @@ import msgspec
 class Wire(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A request or reply body. `UNSET` means absent, which is not the same as null.
 
-    Every subclass says `kw_only=True` itself: msgspec does not inherit it, and required fields may follow optional ones.
+    Every subclass says `kw_only=True` itself, since msgspec does not inherit it, and `frozen=True` for type checkers.
     """
