@@ -40,8 +40,6 @@ class Memory(Protocol):
 
     def write(self, address: int, data: bytes | memoryview) -> None: ...
 
-    def write_pair(self, address: int, head: bytes, body: bytes | memoryview) -> None: ...
-
     def spans(self, guest_address: int, size: int) -> list[Span]: ...
 
 
@@ -63,38 +61,30 @@ class ProcessMemory:
         return data
 
     def write(self, address: int, data: bytes | memoryview) -> None:
-        self._write(address, (data,))
-
-    def write_pair(self, address: int, head: bytes, body: bytes | memoryview) -> None:
-        """Both in a row, by one system call."""
-        self._write(address, (head, body))
-
-    def _write(self, address: int, pieces: Sequence[bytes | memoryview]) -> None:
-        size = sum(map(len, pieces))
         try:
-            written = os.pwritev(self._fd, pieces, address)
+            written = os.pwrite(self._fd, data, address)
         except (OSError, OverflowError) as reason:
-            raise RingBroken(f"cannot write {size} bytes of guest memory at {address:#x}: {reason}") from reason
-        if written != size:
-            raise RingBroken(f"guest memory ends {size - written} bytes early at {address:#x}")
+            raise RingBroken(f"cannot write {len(data)} bytes of guest memory at {address:#x}: {reason}") from reason
+        if written != len(data):
+            raise RingBroken(f"guest memory ends {len(data) - written} bytes early at {address:#x}")
         if self.log_address is not None:
-            self._log(address, size)
+            self._log(address, written)
 
     def spans(self, guest_address: int, size: int) -> list[Span]:
         """Where a guest buffer lies, in order; empty for no bytes."""
         found = []
         while size:
-            region = self._region(guest_address)
-            offset = guest_address - region.guest
-            part = min(size, region.size - offset)
-            found.append(Span(region.host + offset, part))
+            guest, room, host = self._region(guest_address)
+            offset = guest_address - guest
+            part = min(size, room - offset)
+            found.append(Span(host + offset, part))
             guest_address += part
             size -= part
         return found
 
     def _region(self, guest_address: int) -> Region:
         for region in self.regions:
-            if region.guest <= guest_address < region.guest + region.size:
+            if 0 <= guest_address - region.guest < region.size:
                 return region
         raise RingBroken(f"guest address {guest_address:#x} is no memory")
 
@@ -145,14 +135,14 @@ def gather(memory: Memory, spans: Sequence[Span]) -> bytes:
     return b"".join([memory.read(address, size) for address, size in spans])
 
 
-def scatter(memory: Memory, spans: Sequence[Span], head: bytes, body: bytes | memoryview) -> None:
-    """Write head and body to the start of a buffer that is large enough."""
-    if spans[0].size >= len(head) + len(body):
-        memory.write_pair(spans[0].address, head, body)
+def scatter(memory: Memory, spans: Sequence[Span], data: bytes) -> None:
+    """Write to the start of a buffer that is large enough."""
+    if spans[0].size >= len(data):
+        memory.write(spans[0].address, data)
         return
-    data = memoryview(head + bytes(body))
+    rest = memoryview(data)
     for address, size in spans:
-        if not data:
+        if not rest:
             break
-        memory.write(address, data[:size])
-        data = data[size:]
+        memory.write(address, rest[:size])
+        rest = rest[size:]

@@ -68,17 +68,22 @@ class Packet(NamedTuple):
     fwd_cnt: int = 0
     payload: bytes = b""
 
-    def header(self, guest_cid: int, length: int) -> bytes:
-        """The header for `length` bytes of the payload."""
-        return _LAYOUT.pack(
-            HOST_CID,
-            guest_cid,
-            self.host_port,
-            self.guest_port,
-            length,
-            STREAM,
-            self.op,
-            self.flags,
-            self.buf_alloc,
-            self.fwd_cnt & 0xFFFFFFFF,
+    def pack(self, guest_cid: int, part: bytes | memoryview) -> bytes:
+        """The packet on the wire with this part of its payload."""
+        return b"".join(
+            (
+                _LAYOUT.pack(
+                    HOST_CID,
+                    guest_cid,
+                    self.host_port,
+                    self.guest_port,
+                    len(part),
+                    STREAM,
+                    self.op,
+                    self.flags,
+                    self.buf_alloc,
+                    self.fwd_cnt,
+                ),
+                part,
+            )
         )

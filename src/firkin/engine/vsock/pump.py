@@ -106,8 +106,9 @@ class Pump:
         if chain.size <= HEADER_SIZE:
             raise RingBroken(f"receive buffer of {chain.size} bytes: too small for a packet")
         part = payload[: chain.size - HEADER_SIZE]
-        scatter(self._memory, chain.spans, found.header(self._muxer.guest_cid, len(part)), part)
-        used.append((chain.head, HEADER_SIZE + len(part)))
+        data = found.pack(self._muxer.guest_cid, part)
+        scatter(self._memory, chain.spans, data)
+        used.append((chain.head, len(data)))
         return payload[len(part) :]
 
     def _complete(self, index: int, ring: SplitRing, used: list[tuple[int, int]]) -> None:

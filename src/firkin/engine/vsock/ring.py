@@ -124,11 +124,14 @@ class SplitRing:
 
     def parse(self, head: int, table: bytes) -> Chain:
         """Follow the chain that starts at `head` in a copy of the descriptor table."""
+        if head >= self.layout.size:
+            raise RingBroken(f"descriptor {head} of {self.layout.size}")
+        address, length, flags, _ = _DESC.unpack_from(table, _DESC.size * head)
+        if flags == self._direction:  # neither chained nor indirect: most buffers are
+            return Chain(head, self._memory.spans(address, length), length)
         entries, first = table, head
-        if head < self.layout.size:
-            address, length, flags, _ = _DESC.unpack_from(table, _DESC.size * head)
-            if flags & _INDIRECT:
-                entries, first = self._indirect_table(address, length, flags), 0
+        if flags & _INDIRECT:
+            entries, first = self._indirect_table(address, length, flags), 0
         spans = self._walk(entries, first)
         size = sum(span.size for span in spans)
         if size >= MAX_CHAIN_SIZE:
