@@ -40,7 +40,21 @@ def build_initrd(directory: Path) -> Path:
         if shutil.which(program) is None:
             pytest.skip(f"{program} is not installed")
     init = directory / "init"
-    subprocess.run(["musl-gcc", "-static", "-O2", "-idirafter", "/usr/include", "-idirafter", "/usr/include/x86_64-linux-gnu", "-o", init, SOURCE], check=True)
+    subprocess.run(
+        [
+            "musl-gcc",
+            "-static",
+            "-O2",
+            "-idirafter",
+            "/usr/include",
+            "-idirafter",
+            "/usr/include/x86_64-linux-gnu",
+            "-o",
+            init,
+            SOURCE,
+        ],
+        check=True,
+    )
     initrd = directory / "initrd.cpio"
     initrd.write_bytes(_cpio("init", init.read_bytes(), 0o100755) + _cpio("TRAILER!!!", b"", 0))
     return initrd

@@ -31,7 +31,7 @@ def build(recipe: Recipe, images: Images, blobs: Blobs, builder: Builder | None 
     """
     find("mksquashfs")
     blobs.sweep()
-    maker = builder or cast(Builder, importlib.import_module(recipe.builder))
+    maker = builder or cast("Builder", importlib.import_module(recipe.builder))
     with step(f"Building image {recipe.name}"), blobs.workspace("image") as workspace:
         file = maker.make(recipe, workspace)
         size_bytes = file.stat().st_size
