@@ -11,7 +11,7 @@ from firkin.errors import HostError, KernelRefused
 from firkin.host import netns, nft, tun
 from firkin.host.netlink import Rtnl
 from firkin.net import firewall
-from firkin.net.plan import UPLINK, LinkPlan, NetworkPlan, check_subnet
+from firkin.net.plan import LinkPlan, NetworkPlan, check_subnet
 
 # A bridge without a MAC of its own takes its lowest port's, and guests' neighbour tables go stale as ports change.
 BRIDGE_MAC = bytes.fromhex("060000000001")
@@ -42,15 +42,13 @@ def create_network(plan: NetworkPlan) -> None:
 
 
 def _build(rtnl: Rtnl, plan: NetworkPlan) -> None:
-    check_subnet(plan.gateway.network, [taken for taken in rtnl.addresses() if taken[0] not in (plan.bridge, UPLINK)])
+    check_subnet(plan.gateway.network, [taken for taken in rtnl.addresses() if taken[0] != plan.bridge])
     _refuse_foreign(rtnl, plan.bridge, plan.name)
     rtnl.add(plan.bridge, "bridge", alias=_alias(plan.name), mac=BRIDGE_MAC)
     rtnl.add_address(plan.bridge, plan.gateway)
     rtnl.up(plan.bridge)
     if plan.host_address is not None:
-        rtnl.add(UPLINK, "dummy", alias=_alias(plan.name))
-        rtnl.add_address(UPLINK, plan.host_address)
-        rtnl.up(UPLINK)
+        rtnl.add_address("lo", plan.host_address)
     else:
         nft.apply(firewall.up(plan))
 

@@ -16,9 +16,9 @@ DEFAULT_SUBNET = IPv4Network("192.168.5.0/24")
 FIRST_GUEST = 3  # .1 is the bridge; .2 stays free, as in Firecracker's tutorial
 SMALLEST_PREFIX = 29
 IFNAME_MAX = 15
-# A namespace of firkin's own plays the host: this is its address beside the bridge's (TEST-NET-2, RFC 5737).
-UPLINK = "uplink"
-UPLINK_ADDRESS = IPv4Interface("198.51.100.1/24")
+# A namespace of firkin's own plays the host: this is its address beside the bridge's, on its loopback
+# (TEST-NET-2, RFC 5737), reached from a guest only by routing.
+HOST_ADDRESS = IPv4Interface("198.51.100.1/32")
 
 
 class NetworkPlan(msgspec.Struct, frozen=True, kw_only=True):
@@ -52,7 +52,7 @@ def plan_network(name: str, *, mode: NetworkMode, subnet: IPv4Network = DEFAULT_
         return NetworkPlan(name=name, mode=mode, netns=None, bridge=bridge, gateway=gateway, host_address=None)
     netns = "-".join(part for part in ("firkin", name, tag) if part)
     return NetworkPlan(
-        name=name, mode=mode, netns=netns, bridge="firkin0", gateway=gateway, host_address=UPLINK_ADDRESS
+        name=name, mode=mode, netns=netns, bridge="firkin0", gateway=gateway, host_address=HOST_ADDRESS
     )
 
 
