@@ -70,7 +70,7 @@ class Kvm(StrEnum):
 
 
 class KvmVerdict(msgspec.Struct, frozen=True):
-    """`why` is a sentence without its full stop; `fix` a command to run as root, empty when there is none."""
+    """`why` is a sentence without its full stop; `fix` a command for root, with {user} for the user, or empty."""
 
     kind: Kvm
     why: str
@@ -98,7 +98,8 @@ def judge(evidence: KvmEvidence) -> KvmVerdict:
 def _unopened(evidence: KvmEvidence) -> KvmVerdict:
     number = evidence.trial.errno
     if number in (errno.EACCES, errno.EPERM):
-        return KvmVerdict(Kvm.FORBIDDEN, f"{DEVICE} may not be opened by this user", "usermod -aG kvm {user}")
+        why = f"{DEVICE} may not be opened by this user (members of group kvm may, from their next login)"
+        return KvmVerdict(Kvm.FORBIDDEN, why, "usermod -aG kvm {user}")
     module = NATIVE_MODULES.get(evidence.cpu_flag)
     if module and module not in evidence.modules:
         return KvmVerdict(Kvm.MISSING_MODULE, f"module {module} is not loaded", f"modprobe {module}")
