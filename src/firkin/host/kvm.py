@@ -17,6 +17,7 @@ from pathlib import Path
 
 import msgspec
 
+from firkin.errors import KernelRefused
 from firkin.host.files import write_atomic
 
 DEVICE = Path("/dev/kvm")
@@ -127,7 +128,11 @@ def _rate(trial: Trial) -> str:
 
 
 def measure(*, timeout_s: float = 3.0) -> KvmEvidence:
-    """Run the guest code in a child for at most `timeout_s` seconds and say what was seen."""
+    """Run the guest code in a child for at most `timeout_s` seconds and say what was seen.
+
+    Raises:
+        KernelRefused: the child cannot be started.
+    """
     trial, timed_out = _try_in_child(timeout_s)
     return KvmEvidence(trial=trial, timed_out=timed_out, modules=_modules(), cpu_flag=_cpu_flag())
 
@@ -137,12 +142,15 @@ def _try_in_child(timeout_s: float) -> tuple[Trial, bool]:
 
     if platform.machine() != "x86_64":
         return Trial(failed_call=f"guest code for {platform.machine()}", errno=errno.ENOTSUP), False
-    child = subprocess.Popen(
-        [sys.executable, "-I", "-m", "firkin.host.kvm_trial"],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-    )
+    try:
+        child = subprocess.Popen(
+            [sys.executable, "-I", "-m", "firkin.host.kvm_trial"],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+        )
+    except OSError as error:
+        raise KernelRefused(f"start {sys.executable}", error.errno or 0) from error
     with child.stdout:  # type: ignore[union-attr]  # a pipe was asked for
         try:
             return last_trial(child.communicate(timeout=timeout_s)[0]), False
