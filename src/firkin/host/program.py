@@ -21,6 +21,7 @@ def run_bound(
     argv: Sequence[str],
     *,
     env: Mapping[str, str] | None = None,
+    cwd: Path | None = None,
     input_file: Path | None = None,
     on_line: Callable[[str], None] = lambda _line: None,
 ) -> None:
@@ -41,7 +42,7 @@ def run_bound(
     try:
         child = subprocess.Popen(
             command, stdin=source, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace",
-            env=None if env is None else dict(env), process_group=0,
+            env=None if env is None else dict(env), cwd=cwd, process_group=0,
         )  # fmt: skip
     finally:
         os.close(source)
