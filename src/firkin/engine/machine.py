@@ -18,6 +18,8 @@ from firkin.engine.qmp import Message, Qmp, QmpClosed
 from firkin.engine.resources import Resources, VsockDevice
 from firkin.errors import EngineError, FirkinError
 
+_CONSOLE_BUFFER = 1 << 20
+
 OnExit = Callable[[process.Ended], None]
 
 
@@ -84,6 +86,8 @@ def start(loop: Loop, journal: Journal, resources: Resources, *, name: str, sand
     """
     our_monitor, their_monitor = socket.socketpair()
     our_console, their_console = socket.socketpair()
+    # Each character is a message with an overhead of its own: room for a burst, so that the guest need not wait.
+    their_console.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _CONSOLE_BUFFER)
     try:
         with their_monitor, their_console:
             child = _spawn(journal, resources, name, sandbox, their_monitor.fileno(), their_console.fileno())
