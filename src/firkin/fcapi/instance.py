@@ -6,6 +6,7 @@ from enum import StrEnum
 
 from firkin.fcapi.wire import Wire
 
+
 class InstanceState(StrEnum):
     NOT_STARTED = "Not started"
     RUNNING = "Running"
