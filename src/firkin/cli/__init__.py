@@ -1,0 +1,83 @@
+"""The command line: the one place that prints and exits. Verbs load on use, so that `ls` does not pay for `image`."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from typing import Any
+
+import click
+
+from firkin.errors import FirkinError, UsageError
+
+EXIT_FIRKIN = 125  # as in docker: the tool failed, not the command in the guest
+EXIT_USAGE = 2
+EXIT_INTERRUPTED = 130
+
+VERBS = {
+    "run": "firkin.cli.run:run",
+    "ls": "firkin.cli.machine:ls",
+    "inspect": "firkin.cli.machine:inspect",
+    "logs": "firkin.cli.machine:logs",
+    "stop": "firkin.cli.machine:stop",
+    "kill": "firkin.cli.machine:kill",
+    "rm": "firkin.cli.machine:rm",
+    "exec": "firkin.cli.shell:exec_",
+    "ssh": "firkin.cli.shell:ssh",
+    "console": "firkin.cli.shell:console",
+    "kernel": "firkin.cli.kernel:kernel",
+    "image": "firkin.cli.image:image",
+    "tour": "firkin.cli.tour:tour",
+    "doctor": "firkin.cli.doctor:doctor",
+}
+
+
+class LazyGroup(click.Group):
+    """A group whose commands are named in a table and imported when asked for."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
+        return list(VERBS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002 - click's signature
+        if cmd_name not in VERBS:
+            return None
+        module, attribute = VERBS[cmd_name].split(":")
+        command: click.Command = getattr(importlib.import_module(module), attribute)
+        return command
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="firkin", message="firkin %(version)s")
+def cli() -> None:
+    """A Firecracker microVM from nothing, with or without KVM."""
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Run one command and exit: its own code, 125 for firkin's errors, 2 for usage."""
+    sys.exit(_invoke(argv))
+
+
+def _invoke(argv: list[str] | None) -> int:
+    try:
+        result: Any = cli.main(argv, prog_name="firkin", standalone_mode=False)
+    except click.exceptions.Exit as done:
+        return done.exit_code
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("interrupted", err=True)
+        return EXIT_INTERRUPTED
+    except FirkinError as error:
+        return report(error)
+    except BrokenPipeError:
+        return 0  # whoever read our output has seen enough
+    return result if isinstance(result, int) else 0
+
+
+def report(error: FirkinError) -> int:
+    """Print an error the one way there is; answers the exit code."""
+    click.echo(f"error: {error}", err=True)
+    if error.hint:
+        click.echo(f"hint: {error.hint}", err=True)
+    return EXIT_USAGE if isinstance(error, UsageError) else EXIT_FIRKIN

@@ -42,7 +42,7 @@ def spawn(argv: list[str], station: Station) -> ProcessRef:
 
     def start() -> subprocess.Popen[bytes]:
         with (
-            open(os.open(fifo, os.O_RDWR | os.O_CLOEXEC), "rb", buffering=0) as console_in,
+            fifo.open("r+b", buffering=0) as console_in,
             station.console_log.open("ab") as console_out,
             station.engine_log.open("ab") as errors,
         ):
@@ -70,7 +70,9 @@ def open_api(ref: ProcessRef, station: Station) -> ApiClient:
     if not ref.alive():
         raise _died(station)
     if not ready:
-        raise EngineError(f"the VMM opened no API socket within {SOCKET_TIMEOUT_S:g} s", hint=f"cat {station.engine_log}")
+        raise EngineError(
+            f"the VMM opened no API socket within {SOCKET_TIMEOUT_S:g} s", hint=f"cat {station.engine_log}"
+        )
     return ApiClient(socket_path)
 
 

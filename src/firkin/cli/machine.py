@@ -1,0 +1,111 @@
+"""Verbs on machines that exist: ls, inspect, logs, stop, kill, rm."""
+
+from __future__ import annotations
+
+import click
+import msgspec
+
+from firkin.cli.output import ago, print_json, print_table
+from firkin.errors import FirkinError
+from firkin.manager.firkin import Firkin
+from firkin.net.plan import encode_address
+from firkin.store.machines import MachineRecord
+
+NAMES = click.argument("names", nargs=-1, required=True, metavar="NAME...")
+
+
+@click.command()
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.option("-q", "--quiet", is_flag=True, help="Print names only.")
+def ls(as_json: bool, quiet: bool) -> None:
+    """List machines."""
+    with Firkin() as firkin:
+        records = firkin.records()
+    if as_json:
+        print_json(records)
+    elif quiet:
+        for record in records:
+            click.echo(record.name)
+    else:
+        titles = ("NAME", "ID", "STATE", "IMAGE", "ADDRESS", "ENGINE", "VCPUS", "MEMORY", "STARTED")
+        print_table(titles, [_row(record) for record in records])
+
+
+def _row(record: MachineRecord) -> tuple[object, ...]:
+    spec = record.spec
+    memory = f"{spec.memory_mib} MiB"
+    address = record.address or "-"
+    started = ago(record.started_at)
+    return record.name, record.id, record.state, spec.image, address, record.engine, spec.vcpus, memory, started
+
+
+@click.command()
+@click.argument("name")
+def inspect(name: str) -> None:
+    """Print all that is known of a machine, as JSON."""
+    with Firkin() as firkin:
+        machine = firkin.machine(name)
+        network = machine.network
+        files = {
+            "console_log": str(machine.console_log),
+            "engine_log": str(machine.engine_log),
+            "vm_config": str(machine.run_folder / "vm_config.json"),
+            "api_socket": str(machine.run_folder / "api.sock"),
+            "vsock_socket": str(machine.run_folder / "vsock.sock"),
+        }
+        print_json(
+            msgspec.to_builtins(machine.record)
+            | {"network_plan": msgspec.to_builtins(network, enc_hook=encode_address), "files": files}
+        )
+
+
+@click.command()
+@click.argument("name")
+@click.option("--engine", is_flag=True, help="The VMM's log instead of the console's.")
+@click.option("-f", "--follow", is_flag=True, help="Go on until the machine stops.")
+def logs(name: str, engine: bool, follow: bool) -> None:
+    """Print what the guest wrote on its console."""
+    from firkin.cli.terminal import copy_log
+
+    with Firkin() as firkin:
+        machine = firkin.machine(name)
+        copy_log(machine, machine.engine_log if engine else machine.console_log, follow=follow)
+
+
+@click.command()
+@NAMES
+@click.option("-t", "--time", "timeout_s", type=float, default=10.0, show_default=True, help="Seconds before the kill.")
+def stop(names: tuple[str, ...], timeout_s: float) -> None:
+    """Shut machines down in order; kill those that do not end in time."""
+    with Firkin() as firkin:
+        for name in names:
+            firkin.machine(name).stop(timeout_s=timeout_s)
+            click.echo(name)
+
+
+@click.command()
+@NAMES
+def kill(names: tuple[str, ...]) -> None:
+    """Stop machines at once."""
+    with Firkin() as firkin:
+        for name in names:
+            firkin.machine(name).kill()
+            click.echo(name)
+
+
+@click.command()
+@NAMES
+@click.option("-f", "--force", is_flag=True, help="Running machines too.")
+def rm(names: tuple[str, ...], force: bool) -> int:
+    """Remove machines, with their layers and logs."""
+    from firkin.cli import report
+
+    worst = 0
+    with Firkin() as firkin:
+        for name in names:
+            try:
+                firkin.machine(name).remove(force=force)
+                click.echo(name)
+            except FirkinError as error:
+                worst = report(error)
+    return worst

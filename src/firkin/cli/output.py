@@ -1,0 +1,76 @@
+"""How results look: aligned columns for people, JSON for programs, progress on stderr."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import click
+import msgspec
+
+from firkin import progress
+
+AGO = ((86400, "day"), (3600, "hour"), (60, "minute"), (1, "second"))
+
+
+def print_json(value: Any) -> None:
+    """One JSON document on stdout, indented."""
+    click.echo(msgspec.json.format(msgspec.json.encode(value), indent=2))
+
+
+def print_table(titles: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+    """Columns as wide as their widest cell, two blanks between them, as docker and kubectl print."""
+    cells = [[str(cell) for cell in row] for row in (titles, *rows)]
+    widths = [max(len(row[column]) for row in cells) for column in range(len(titles))]
+    for row in cells:
+        click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+def ago(when: float | None) -> str:
+    """A past time as people say it."""
+    if when is None:
+        return "-"
+    seconds = max(0, int(time.time() - when))
+    for size, unit in AGO:
+        if seconds >= size:
+            count = seconds // size
+            return f"{count} {unit}{'s' if count > 1 else ''} ago"
+    return "now"
+
+
+class StepPrinter(progress.Reporter):
+    """Long steps on stderr; those that take no time stay silent."""
+
+    SILENT_S = 1.0
+
+    def __init__(self) -> None:
+        self._width = 0
+
+    def started(self, title: str) -> None:
+        self._show(f"{title} ...")
+
+    def advanced(self, title: str, done: int, total: int | None, unit: str) -> None:
+        if unit == "bytes":
+            self._show(f"{title}: {done / 2**20:.1f}" + (f" of {total / 2**20:.1f} MiB" if total else " MiB"))
+        else:
+            self._show(f"{title}: {done}" + (f" of {total} {unit}" if total else f" {unit}"))
+
+    def finished(self, title: str, seconds: float, *, ok: bool) -> None:
+        self._show("")
+        if seconds >= self.SILENT_S and ok:
+            click.echo(f"{title}: {seconds:.1f} s", err=True)
+
+    def _show(self, text: str) -> None:
+        """A line that the next one overwrites; only where somebody watches."""
+        if sys.stderr.isatty():
+            click.echo("\r" + text.ljust(self._width), err=True, nl=False)
+            if not text:
+                click.echo("\r", err=True, nl=False)
+            self._width = len(text)
+
+
+def show_progress() -> None:
+    """Tell the person at the terminal what takes long."""
+    progress.install(StepPrinter())

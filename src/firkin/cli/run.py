@@ -1,0 +1,112 @@
+"""`firkin run`: boot a machine; console, command, or detached."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+
+import click
+
+from firkin import settings
+from firkin.cli.output import show_progress
+from firkin.manager.firkin import Firkin
+from firkin.manager.machine import Machine
+from firkin.settings import EngineChoice, NetworkMode
+from firkin.spec import MachineSpec
+from firkin.store.machines import Lifetime
+
+SUFFIXES = {"": 1, "m": 1, "mib": 1, "g": 1024, "gib": 1024}
+
+
+def memory_mib(context: click.Context, parameter: click.Parameter, value: str) -> int:
+    """`256`, `256m` or `1g` → MiB."""
+    digits = value.rstrip("gGmMiIbB")
+    factor = SUFFIXES.get(value[len(digits) :].lower())
+    if not digits.lstrip("-").isdigit() or factor is None:
+        raise click.BadParameter(f"{value!r} is not a size; try 256, 256m or 1g", ctx=context, param=parameter)
+    return int(digits) * factor
+
+
+@click.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
+@click.option("--name", help="Name and host name; made up if not given.")
+@click.option("-d", "--detach", is_flag=True, help="Print the name and leave the machine running.")
+@click.option("--rm", "remove", is_flag=True, help="Remove the machine when it stops.")
+@click.option("-c", "--vcpus", type=int, default=1, show_default=True)
+@click.option("-m", "--memory", callback=memory_mib, default="256", show_default=True, help="MiB, or with m or g.")
+@click.option("--kernel", help="Name of a kernel (firkin kernel ls).")
+@click.option("--network", default="default", show_default=True)
+@click.option("--network-mode", type=click.Choice([str(mode) for mode in NetworkMode]))
+@click.option("--engine", type=click.Choice([str(engine) for engine in EngineChoice]))
+@click.option("-e", "--env", multiple=True, metavar="NAME=VALUE")
+@click.option("--boot-args", default="", help="Appended to the kernel's command line.")
+@click.option(
+    "--boot-timeout", type=float, default=60.0, show_default=True, help="Seconds until the agent must answer."
+)
+@click.argument("image", required=False)
+@click.argument("command", nargs=-1, type=click.UNPROCESSED)
+def run(
+    detach: bool,
+    remove: bool,
+    memory: int,
+    network_mode: str | None,
+    engine: str | None,
+    boot_timeout: float,
+    image: str | None,
+    command: tuple[str, ...],
+    **options: object,
+) -> int:
+    """Boot IMAGE. With a COMMAND run that in it, as `docker run` does; without one attach to its console."""
+    from firkin.cli.shell import after_dashes
+
+    show_progress()
+    command = after_dashes(command)
+    chosen = settings.load()
+    chosen = replace(
+        chosen,
+        network_mode=NetworkMode(network_mode) if network_mode else chosen.network_mode,
+        engine=EngineChoice(engine) if engine else chosen.engine,
+    )
+    spec = MachineSpec(
+        image=image or chosen.image,
+        memory_mib=memory,
+        boot_timeout_s=boot_timeout,
+        command=command if detach else (),
+        **options,  # type: ignore[arg-type]
+    )
+    with Firkin(chosen) as firkin:
+        if detach:
+            return _detached(firkin, spec, Lifetime.UNTIL_STOPPED if remove else Lifetime.KEPT)
+        machine = firkin.run(spec, lifetime=Lifetime.SESSION if remove else Lifetime.KEPT)
+        return _command(machine, command, remove=remove) if command else _console(machine, remove=remove)
+
+
+def _detached(firkin: Firkin, spec: MachineSpec, lifetime: Lifetime) -> int:
+    click.echo(firkin.run(spec, lifetime=lifetime).name)
+    return 0
+
+
+def _command(machine: Machine, command: tuple[str, ...], *, remove: bool) -> int:
+    """The machine lives as long as its command; killing it loses nothing, since its layer is in its memory."""
+    from firkin.cli.shell import interact
+
+    try:
+        return interact(machine, command, tty=sys.stdin.isatty() and sys.stdout.isatty())
+    finally:
+        _finish(machine, remove=remove)
+
+
+def _console(machine: Machine, *, remove: bool) -> int:
+    from firkin.cli.terminal import attach
+
+    if attach(machine, from_start=True):
+        click.echo(f"\ndetached; firkin console {machine.name} attaches again", err=True)
+        return 0
+    _finish(machine, remove=remove)
+    return 0
+
+
+def _finish(machine: Machine, *, remove: bool) -> None:
+    if remove:
+        machine.remove(force=True)
+    else:
+        machine.settle()

@@ -1,0 +1,85 @@
+"""Into a running machine: exec through the agent, ssh through its network, console through its serial line."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+
+import click
+
+from firkin.manager.firkin import Firkin
+from firkin.manager.machine import Machine
+
+PASS_THROUGH = {"ignore_unknown_options": True, "allow_interspersed_args": False}
+
+
+def interact(machine: Machine, command: tuple[str, ...], *, tty: bool) -> int:
+    """Run a command in the guest on our own stdin, stdout and stderr; answers its exit code."""
+    from firkin.cli.terminal import raw_mode
+
+    with machine.agent() as agent:
+        size = os.get_terminal_size(sys.stdout.fileno()) if tty else None
+        with raw_mode(sys.stdin.fileno() if tty else -1):
+            status = agent.exec(
+                command,
+                tty=(size.lines, size.columns) if size else None,
+                stdin=sys.stdin.fileno(),
+                on_stdout=writer(sys.stdout.fileno()),
+                on_stderr=writer(sys.stderr.fileno()),
+            )
+    return status.returncode
+
+
+def writer(fd: int) -> Callable[[bytes], None]:
+    """A sink that writes all it is given, whatever the descriptor is."""
+
+    def write(data: bytes) -> None:
+        view = memoryview(data)
+        while view:
+            view = view[os.write(fd, view) :]
+
+    return write
+
+
+def after_dashes(command: tuple[str, ...]) -> tuple[str, ...]:
+    """The command itself: `--` before it only ends our own options."""
+    return command[1:] if command[:1] == ("--",) else command
+
+
+@click.command("exec", context_settings=PASS_THROUGH)
+@click.option("-t", "--tty", is_flag=True, help="Give the command a terminal.")
+@click.option("-i", "--interactive", is_flag=True, expose_value=False, help="As in docker; stdin is always passed.")
+@click.argument("name")
+@click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
+def exec_(name: str, tty: bool, command: tuple[str, ...]) -> int:
+    """Run COMMAND in a running machine. Never through a shell: ask for one with `sh -c`."""
+    with Firkin() as firkin:
+        return interact(firkin.machine(name), after_dashes(command), tty=tty)
+
+
+@click.command(context_settings=PASS_THROUGH)
+@click.option("-l", "--login", default="root", show_default=True, help="User in the guest.")
+@click.argument("name")
+@click.argument("command", nargs=-1, type=click.UNPROCESSED)
+def ssh(name: str, login: str, command: tuple[str, ...]) -> None:
+    """Log in to a machine with OpenSSH, or run COMMAND there."""
+    from firkin.host.netns import enter
+
+    with Firkin() as firkin:
+        machine = firkin.machine(name)
+        machine.process()
+        argv, netns = machine.ssh_argv(after_dashes(command), user=login), machine.network.netns
+    if netns is not None:
+        enter(netns)
+    os.execvp(argv[0], argv)
+
+
+@click.command()
+@click.argument("name")
+def console(name: str) -> None:
+    """Attach to a machine's serial console; ctrl-p ctrl-q detaches."""
+    from firkin.cli.terminal import attach
+
+    with Firkin() as firkin:
+        attach(firkin.machine(name))
