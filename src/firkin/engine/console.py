@@ -171,9 +171,12 @@ def _may_read(fd: int) -> bool:
     """Whether reading is possible at all and would not stop us, as it does a background job on its terminal."""
     try:
         os.fstat(fd)
-        return not os.isatty(fd) or os.tcgetpgrp(fd) == os.getpgrp()
     except OSError:
         return False
+    try:
+        return os.tcgetpgrp(fd) == os.getpgrp()
+    except OSError:
+        return True  # no terminal, or not the one that controls us
 
 
 def _unshared(fd: int) -> int:

@@ -144,8 +144,8 @@ def test_reads_work_in_every_phase(api: Api, started: bool) -> None:
             "/machine-config",
             {"vcpu_count": 33, "mem_size_mib": 128},
             (
-                "Machine config error: The number of vCPUs must be greater than 0, less than 32 and must be 1 or an even "
-                "number if SMT is enabled."
+                "Machine config error: The number of vCPUs must be greater than 0, less than 32 and must be 1 or an "
+                "even number if SMT is enabled."
             ),
         ),
         (
