@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 import subprocess
 from collections.abc import Iterator
+from ipaddress import IPv4Interface
 
 import pytest
 from pyroute2 import NetNS
@@ -13,7 +14,7 @@ from firkin.errors import HostError, InvalidSpec
 from firkin.host import netns, sysctl
 from firkin.host.netlink import Rtnl
 from firkin.net import links
-from firkin.net.plan import IPv4Interface, NetworkPlan, plan_link, plan_network
+from firkin.net.plan import NetworkPlan, plan_link, plan_network
 from firkin.settings import NetworkMode
 
 pytestmark = pytest.mark.live

@@ -65,9 +65,9 @@ def _section(content: bytes, wanted: bytes) -> bytes:
     Raises:
         HostError: not such a file, or it has no section of that name.
     """
+    if content[:6] != b"\x7fELF\x02\x01":
+        raise HostError("kernel module: no 64-bit ELF header")
     try:
-        if content[:6] != b"\x7fELF\x02\x01":
-            raise ValueError("no 64-bit ELF header")
         (table,) = struct.unpack_from("<Q", content, 0x28)
         size, count, names_index = struct.unpack_from("<HHH", content, 0x3A)
         headers = [struct.unpack_from("<IIQQQQ", content, table + size * i) for i in range(count)]
