@@ -140,6 +140,35 @@ def test_a_private_kernel_is_handed_over(rig: Rig) -> None:
         vmm.expect("READY")
 
 
+def test_a_vsock_socket_is_bound_at_once_and_survives_a_failed_start(rig: Rig) -> None:
+    path = rig.folder / "v.sock"
+    with engine("--api-sock", rig.folder / "api.sock") as vmm:
+        api = Api(rig.folder / "api.sock")
+        taken = rig.folder / "taken"
+        taken.touch()
+        assert api.fault("PUT", "/vsock", {"guest_cid": 3, "uds_path": str(taken)}) == (
+            "Vsock config error: Cannot create backend for vsock device: Error binding to the host-side Unix socket: "
+            "Address in use (os error 98)"
+        )
+        for _ in range(2):
+            api.put("/vsock", guest_cid=3, uds_path=str(path))
+        assert api.call("GET", "/vm/config")[1]["vsock"] == {"guest_cid": 3, "uds_path": str(path)}
+        not_a_kernel = rig.initrd.parent / "init"
+        api.put("/boot-source", kernel_image_path=str(not_a_kernel))
+        assert "QEMU exited with 1" in api.fault("PUT", "/actions", {"action_type": "InstanceStart"})
+        api.put("/boot-source", **boot_source(rig))
+        api.put("/actions", action_type="InstanceStart")
+        vmm.expect("READY")
+        with socket.socket(socket.AF_UNIX) as client:
+            client.settimeout(10)
+            client.connect(str(path))
+            client.sendall(b"CONNECT 52\n")
+            assert client.recv(100) == b""  # nobody listens in this guest: the connection is refused
+        api.close()
+        vmm.type("reboot")
+        assert vmm.wait() == 0
+
+
 @pytest.fixture
 def listening(tmp_path: Path) -> Iterator[Path]:
     with engine("--api-sock", tmp_path / "api.sock"):

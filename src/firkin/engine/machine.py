@@ -94,6 +94,7 @@ def start(loop: Loop, journal: Journal, resources: Resources, *, name: str, sand
     except (OSError, FirkinError) as error:
         our_monitor.close()
         our_console.close()
+        resources.renew_vsock()
         raise error if isinstance(error, Fault) else Fault(f"Internal error: {error}", Area.START) from error
     qmp = Qmp(our_monitor, lambda event: _log_event(journal, event))
     try:
@@ -103,6 +104,7 @@ def start(loop: Loop, journal: Journal, resources: Resources, *, name: str, sand
             child.kill()
         our_monitor.close()
         our_console.close()
+        resources.renew_vsock()
         raise Fault(f"Internal error: {child.wait().describe()}", Area.START) from error
     resources.release_files()
     return Machine(loop, journal, child, qmp, Console(loop, our_console), on_exit)
@@ -132,9 +134,9 @@ def _spawn(
 def _attach(vsock: VsockDevice, child: process.Child) -> None:
     try:
         vsock.attach(child.pid)
-    except OSError as error:
+    except EngineError as error:
         child.kill()
-        raise OSError(error.errno, f"vsock: {error.strerror}; {child.wait().describe()}") from error
+        raise EngineError(f"{error}: {child.wait().describe()}") from error
 
 
 def _log_event(journal: Journal, event: Message) -> None:
