@@ -43,9 +43,7 @@ FILES: Mapping[str, str] = MappingProxyType(
             "[Journal]\nStorage=volatile\nRuntimeMaxUse=8M\nForwardToSyslog=no\nAudit=no\n"
         ),
         "/etc/systemd/system.conf.d/firkin.conf": (
-            (
             "[Manager]\nDefaultTimeoutStopSec=5s\nShowStatus=no\nLogLevel=notice\n"
-        )
         ),
         # The syntax check before the start costs as much as the start.
         "/etc/systemd/system/ssh.service.d/firkin.conf": "[Service]\nExecStartPre=\n",
