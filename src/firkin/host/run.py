@@ -22,6 +22,8 @@ PACKAGES = {
     "ssh-keygen": "openssh-client",
     "dpkg-deb": "dpkg",
     "apt-get": "apt",
+    "apt-cache": "apt",
+    "setpriv": "util-linux",
 }
 
 
