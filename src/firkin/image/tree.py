@@ -87,10 +87,11 @@ MASKED_GENERATORS = (
 # Keeps everybody but root out until a unit that is masked above lifts it.
 MASKED_TMPFILES = ("systemd-nologin.conf",)
 
+# Not /tmp/*: mmdebstrap keeps its apt.conf there, and without it cleans the package lists of the host instead.
 REMOVED = (
     "/etc/ssh/ssh_host_*", "/var/lib/apt/lists/*", "/var/cache/apt/*.bin", "/var/cache/apt/archives/*.deb",
     "/var/cache/debconf/*-old", "/var/cache/ldconfig/*", "/var/lib/dpkg/*-old", "/var/log/*.log", "/var/log/apt/*",
-    "/var/lib/systemd/random-seed", "/var/lib/dbus/machine-id", "/etc/resolv.conf", "/tmp/*", "/run/*",
+    "/var/lib/systemd/random-seed", "/var/lib/dbus/machine-id", "/etc/resolv.conf", "/run/*",
     "/etc/apt/apt.conf.d/99mmdebstrap", "/usr/share/locale/*", "/usr/lib/udev/hwdb.*", "/usr/lib/systemd/catalog/*",
     "/var/lib/systemd/catalog", "/etc/.pwd.lock", "/etc/passwd-", "/etc/group-", "/etc/shadow-", "/etc/gshadow-",
     "/etc/update-motd.d/*", "/etc/motd",
