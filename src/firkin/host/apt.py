@@ -11,7 +11,13 @@ from firkin.errors import HostError, ProgramFailed
 from firkin.host.program import run_bound
 from firkin.host.run import run
 
-NETWORK_SIGNS = ("Could not resolve", "Could not connect", "Connection failed", "Temporary failure", "Unable to connect")
+NETWORK_SIGNS = (
+    "Could not resolve",
+    "Could not connect",
+    "Connection failed",
+    "Temporary failure",
+    "Unable to connect",
+)
 STALE_SIGNS = ("404 ", "Hash Sum mismatch", "Unable to find a source")
 
 

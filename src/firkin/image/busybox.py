@@ -7,8 +7,8 @@ from pathlib import Path
 from types import MappingProxyType
 
 from firkin.errors import HostError
-from firkin.host.run import run
 from firkin.host.program import run_bound
+from firkin.host.run import run
 from firkin.image.recipe import SOURCE_DATE_EPOCH, Recipe
 from firkin.progress import step
 

@@ -9,9 +9,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from firkin.errors import HostError, ProgramFailed, ProgramMissing
+from firkin.host.program import run_bound
 from firkin.host.run import find
 from firkin.image import sources, tree
-from firkin.host.program import run_bound
 from firkin.image.recipe import SOURCE_DATE_EPOCH, Recipe
 from firkin.progress import Step, step
 
