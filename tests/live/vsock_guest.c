@@ -17,6 +17,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -199,6 +200,8 @@ static void serve_echo(void)
 
 int main(void)
 {
+	struct rlimit files = { 4096, 4096 };
+	setrlimit(RLIMIT_NOFILE, &files);
 	fill_pattern();
 	signal(SIGPIPE, SIG_IGN);
 	if (!fork())

@@ -90,7 +90,7 @@ class Machine:
         if not self.memory.exists():
             self.memory.write_bytes(b"")
             os.truncate(self.memory, 128 << 20)
-            os.chmod(self.memory, 0o666)
+            self.memory.chmod(0o666)
         monitor = self._qemu_end.fileno()
         backend = f"memory-backend-file,id=mem,size=128M,mem-path={self.memory},share={'on' if share else 'off'}"
         argv = [
@@ -174,19 +174,16 @@ class Machine:
         """A connection that the guest accepted; ConnectionRefusedError when it did not."""
         connected = socket.socket(socket.AF_UNIX)
         connected.settimeout(timeout_s)
-        connected.connect(str(self.uds))
-        connected.sendall(b"CONNECT %d\n" % port)
-        answer = b""
-        while not answer.endswith(b"\n"):
-            try:
-                byte = connected.recv(1)
-            except ConnectionResetError:
-                byte = b""
-            if not byte:
-                connected.close()
-                raise ConnectionRefusedError(f"port {port}")
-            answer += byte
-        assert answer.startswith(b"OK ")
+        try:
+            connected.connect(str(self.uds))
+            connected.sendall(b"CONNECT %d\n" % port)
+            _expect_ok(connected)
+        except (ConnectionResetError, BrokenPipeError) as reason:  # it closed before it read our greeting
+            connected.close()
+            raise ConnectionRefusedError(f"port {port}") from reason
+        except BaseException:
+            connected.close()
+            raise
         return connected
 
     def command(self, line: str) -> socket.socket:
@@ -213,6 +210,17 @@ class Machine:
         self.device.close()
         self._qmp.close()
         self._qemu_end.close()
+
+
+def _expect_ok(connected: socket.socket) -> None:
+    """Read the answer and not a byte of what follows it."""
+    answer = b""
+    while not answer.endswith(b"\n"):
+        byte = connected.recv(1)
+        if not byte:
+            raise ConnectionRefusedError("the guest did not accept")
+        answer += byte
+    assert answer.startswith(b"OK ")
 
 
 @contextmanager

@@ -30,16 +30,22 @@ def doctor(as_json: bool, fix: bool, yes: bool) -> int:
     show_progress()
     paths = settings.load().paths
     report = _look(paths)
-    if fix and (commands := fixes(report)):
+    commands = fixes(report) if fix else []
+    if commands:
         if not as_json:
             show(report)
-        if _agreed(commands, yes=yes):
-            _carry_out(commands)
-            report = _look(paths)
+        if not _agreed(commands, yes=yes):
+            return _exit_code(report)
+        carry_out(commands)
+        report = _look(paths)
     if as_json:
         print_json(report)
     else:
         show(report)
+    return _exit_code(report)
+
+
+def _exit_code(report: Report) -> int:
     return 0 if report.ok else EXIT_FIRKIN
 
 
@@ -80,7 +86,7 @@ def _agreed(commands: list[str], *, yes: bool) -> bool:
     return yes or click.confirm("Run them?", err=True)
 
 
-def _carry_out(commands: list[str]) -> None:
+def carry_out(commands: list[str]) -> None:
     """One that fails is reported and does not keep the others from running."""
     for command in commands:
         try:

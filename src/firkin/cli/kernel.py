@@ -2,110 +2,69 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
-
 import click
 
 from firkin.cli.output import ago, print_json, print_table, show_progress
 from firkin.kernel import shelf
-from firkin.kernel.provider import SOURCES
-from firkin.settings import Settings, load
-from firkin.store.blobs import Blobs
-from firkin.store.db import Database
-from firkin.store.kernels import Kernel, Kernels
-from firkin.store.machines import Machines
-
-
-@dataclass(frozen=True, slots=True)
-class _Store:
-    """The tables these verbs need; opening machines' whole world would make `kernel ls` slow."""
-
-    settings: Settings
-    kernels: Kernels
-    blobs: Blobs
-    machines: Machines
-
-    def renew(self, name: str) -> Kernel:
-        return shelf.renew(name, self.kernels, self.blobs, self.settings.paths)
-
-
-@contextmanager
-def _opened() -> Iterator[_Store]:
-    settings = load()
-    db = Database(settings.paths.database)
-    try:
-        yield _Store(settings, Kernels(db), Blobs(settings.paths), Machines(db))
-    finally:
-        db.close()
+from firkin.manager.context import Context
+from firkin.settings import load
+from firkin.store.kernels import Kernel
 
 
 @click.group()
 def kernel() -> None:
-    """Kernels that guests boot."""
+    """Linux kernels."""
 
 
 @kernel.command()
-@click.argument("name", metavar="NAME", default="debian", type=click.Choice(["debian"]))
+@click.argument("name", default="debian", type=click.Choice(["debian"]))
 def pull(name: str) -> None:
-    """Get the newest kernel from a package: debian."""
-    _renew(name)
+    """Fetch a distribution's kernel, or bring it up to date."""
+    click.echo(_describe(_refresh(name)))
 
 
 @kernel.command()
 def build() -> None:
-    """Compile the kernel that boots fastest, from Debian's source. Quick when nothing changed."""
-    _renew("build")
+    """Build the kernel that boots fastest (minutes); at once if nothing changed."""
+    click.echo(_describe(_refresh("build")))
 
 
-def _renew(name: str) -> None:
+def _refresh(name: str) -> Kernel:
     show_progress()
-    with _opened() as store:
-        made = store.renew(name)
-    click.echo(f"{made.name} {made.version} {_mib(made)}")
+    context = Context(load())
+    try:
+        return shelf.refresh(name, context.kernels, context.blobs, context.paths)
+    finally:
+        context.close()
+
+
+def _describe(found: Kernel) -> str:
+    return f"{found.name}: Linux {found.version}, {found.size_bytes / 2**20:.1f} MiB, sha256 {found.digest[:12]}"
 
 
 @kernel.command()
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-@click.option("-q", "--quiet", is_flag=True, help="Print names only.")
-def ls(as_json: bool, quiet: bool) -> None:
+def ls(as_json: bool) -> None:
     """List kernels."""
-    with _opened() as store:
-        kernels = store.kernels.all()
+    context = Context(load())
+    kernels = context.kernels.all()
+    context.close()
     if as_json:
         print_json(kernels)
-    elif quiet:
-        for entry in kernels:
-            click.echo(entry.name)
-    else:
-        titles = ("NAME", "VERSION", "DIGEST", "MODULES", "SIZE", "CREATED")
-        print_table(titles, [_row(entry) for entry in kernels])
-        _suggest({entry.name for entry in kernels})
-
-
-def _row(entry: Kernel) -> tuple[object, ...]:
-    modules = entry.modules_digest[:12] if entry.modules_digest else "-"
-    return entry.name, entry.version, entry.digest[:12], modules, _mib(entry), ago(entry.created_at)
-
-
-def _mib(entry: Kernel) -> str:
-    return f"{entry.size_bytes / 2**20:.1f} MiB"
-
-
-def _suggest(have: set[str]) -> None:
-    for source in SOURCES.values():
-        if source.name not in have:
-            click.echo(f"not here yet: {source.name} ({source.summary}): {source.command}", err=True)
+        return
+    rows = [(k.name, k.version, k.digest[:12], f"{k.size_bytes / 2**20:.1f} MiB", ago(k.created_at)) for k in kernels]
+    print_table(("NAME", "VERSION", "SHA256", "SIZE", "CREATED"), rows)
 
 
 @kernel.command()
-@click.argument("names", nargs=-1, required=True, metavar="NAME...")
-def rm(names: tuple[str, ...]) -> None:
-    """Remove kernels that no machine uses."""
-    with _opened() as store:
-        for name in names:
-            default = store.settings.kernel
-            used = [(record.name, record.spec.kernel or default) for record in store.machines.all()]
-            gone = shelf.remove(name, store.kernels, store.blobs, store.settings.paths, used)
-            click.echo(gone.name)
+@click.argument("name")
+def rm(name: str) -> None:
+    """Remove a kernel that no machine uses."""
+    context = Context(load())
+    default = context.settings.kernel
+    used = [(record.name, record.spec.kernel or default) for record in context.machines.all()]
+    try:
+        shelf.remove(name, context.kernels, context.blobs, used)
+    finally:
+        context.close()
+    click.echo(name)

@@ -42,6 +42,11 @@ def writer(fd: int) -> Callable[[bytes], None]:
     return write
 
 
+def after_dashes(command: tuple[str, ...]) -> tuple[str, ...]:
+    """The command itself: `--` before it only ends our own options."""
+    return command[1:] if command[:1] == ("--",) else command
+
+
 @click.command("exec", context_settings=PASS_THROUGH)
 @click.option("-t", "--tty", is_flag=True, help="Give the command a terminal.")
 @click.option("-i", "--interactive", is_flag=True, expose_value=False, help="As in docker; stdin is always passed.")
@@ -50,7 +55,7 @@ def writer(fd: int) -> Callable[[bytes], None]:
 def exec_(name: str, tty: bool, command: tuple[str, ...]) -> int:
     """Run COMMAND in a running machine. Never through a shell: ask for one with `sh -c`."""
     with Firkin() as firkin:
-        return interact(firkin.machine(name), command, tty=tty)
+        return interact(firkin.machine(name), after_dashes(command), tty=tty)
 
 
 @click.command(context_settings=PASS_THROUGH)
@@ -64,7 +69,7 @@ def ssh(name: str, login: str, command: tuple[str, ...]) -> None:
     with Firkin() as firkin:
         machine = firkin.machine(name)
         machine.process()
-        argv, netns = machine.ssh_argv(command, user=login), machine.network.netns
+        argv, netns = machine.ssh_argv(after_dashes(command), user=login), machine.network.netns
     if netns is not None:
         enter(netns)
     os.execvp(argv[0], argv)

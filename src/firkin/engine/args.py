@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from firkin.fcapi.instance import VERSION
+from firkin.fcapi.version import VERSION
 
 DEFAULT_API_SOCK = "/run/firecracker.socket"
 DEFAULT_ID = "anonymous-instance"

@@ -44,10 +44,13 @@ class Root(NamedTuple):
         return f"root={device} {'ro' if self.read_only else 'rw'}"
 
 
-def build(user: str, root: Root | None, *, vcpus: int, tsc_khz: int | None) -> str:
-    """The whole line. What we add comes after the user's arguments, never against them, and before a `--`."""
+def build(user: str, root: Root | None, *, pit_ticks: bool, tsc_khz: int | None) -> str:
+    """The whole line. What we add comes after the user's arguments, never against them, and before a `--`.
+
+    `pit_ticks` says that the guest can live by the PIT alone: one processor, and no ACPI, with which Linux uses no PIT.
+    """
     kernel, dashes, init = _split(user)
-    added = ["pci=off", *([root.argument()] if root else []), *_for_emulation(kernel, vcpus, tsc_khz)]
+    added = ["pci=off", *([root.argument()] if root else []), *_for_emulation(kernel, pit_ticks, tsc_khz)]
     return " ".join([part for part in (kernel.strip(), *added) if part] + ([dashes, init] if dashes else [])).strip()
 
 
@@ -77,11 +80,11 @@ def _split(line: str) -> tuple[str, str, str]:
     return kernel.strip(), "--", init.strip()
 
 
-def _for_emulation(user: str, vcpus: int, tsc_khz: int | None) -> list[str]:
+def _for_emulation(user: str, pit_ticks: bool, tsc_khz: int | None) -> list[str]:
     names = {word.partition("=")[0] for word in user.split()}
     added = []
-    # With one processor the PIT ticks: calibrating the local APIC's timer costs 250 ms under TCG.
-    if vcpus == 1 and not names & {"lapic", "nolapic", "nolapic_timer", "apic", "noapic"}:
+    # Calibrating the local APIC's timer costs 250 ms under TCG; without a PIT it is the only one there is.
+    if pit_ticks and not names & {"lapic", "nolapic", "nolapic_timer", "apic", "noapic"}:
         added.append("nolapic_timer")
     if "noreplace-smp" not in names:
         added.append("noreplace-smp")  # patching kernel text throws translated code away

@@ -16,6 +16,8 @@ from typing import Any
 from firkin.engine.loop import GONE, READ, WRITE, Loop
 
 _CHUNK = 4096  # what poll(2) promises to fit into a writable pipe without blocking
+# The serial port hands over single characters. Waking for each would slow a talkative boot by a tenth.
+_GATHER_S = 0.001
 
 
 class Console:
@@ -29,6 +31,8 @@ class Console:
         self._stdout = _unshared(stdout)
         self._to_guest = b""
         self._to_host = b""
+        self._gathering = False
+        self._guest_gone = False
         guest.setblocking(False)
         self._watch()
         if _may_read(stdin):
@@ -55,8 +59,9 @@ class Console:
 
     def _watch(self) -> None:
         # Back-pressure both ways: nothing is read that the other side has no room for.
-        events = (0 if self._to_host else READ) | (WRITE if self._to_guest else 0)
-        self._loop.watch(self._guest.fileno(), events, self._serve_guest)
+        events = (0 if self._to_host or self._gathering else READ) | (WRITE if self._to_guest else 0)
+        if self._guest.fileno() >= 0 and not self._guest_gone:
+            self._loop.watch(self._guest.fileno(), events, self._serve_guest)
 
     def _serve_guest(self, events: int) -> None:
         if events & WRITE:
@@ -64,11 +69,23 @@ class Console:
         if events & (READ | GONE) and not self._to_host:
             data = self._receive()
             if data is None:
+                self._guest_gone = True
                 self._loop.forget(self._guest.fileno())
                 return
-            if data:
-                self._to_host = data
-                self._loop.watch(self._stdout, WRITE, self._write_stdout)
+            self._to_host = data
+            self._gathering = True
+            self._loop.later(_GATHER_S, self._stop_gathering)
+            self._pass_on()
+        self._watch()
+
+    def _pass_on(self) -> None:
+        if self._stdout == self._given_stdout:
+            self._loop.watch(self._stdout, WRITE, self._write_stdout)  # it may block: ask first
+        else:
+            self._write_stdout(WRITE)
+
+    def _stop_gathering(self) -> None:
+        self._gathering = False
         self._watch()
 
     def _receive(self) -> bytes | None:
@@ -84,14 +101,15 @@ class Console:
         try:
             written = os.write(self._stdout, self._to_host) if events & WRITE else len(self._to_host)
         except BlockingIOError:
-            return
+            written = 0
         except OSError:
             written = len(self._to_host)  # nobody listens any more: the guest must not stop for that
         self._to_host = self._to_host[written:]
-        if not self._to_host:
+        if self._to_host:
+            self._loop.watch(self._stdout, WRITE, self._write_stdout)
+        else:
             self._loop.forget(self._stdout)
-            if self._guest.fileno() >= 0:
-                self._watch()
+            self._watch()
 
     def _read_stdin(self, _events: int) -> None:
         try:
@@ -153,9 +171,12 @@ def _may_read(fd: int) -> bool:
     """Whether reading is possible at all and would not stop us, as it does a background job on its terminal."""
     try:
         os.fstat(fd)
-        return not os.isatty(fd) or os.tcgetpgrp(fd) == os.getpgrp()
     except OSError:
         return False
+    try:
+        return os.tcgetpgrp(fd) == os.getpgrp()
+    except OSError:
+        return True  # no terminal, or not the one that controls us
 
 
 def _unshared(fd: int) -> int:

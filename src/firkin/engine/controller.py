@@ -18,8 +18,6 @@ from firkin.fcapi.boot import BootSource
 from firkin.fcapi.config import VmConfig
 from firkin.fcapi.drives import Drive
 from firkin.fcapi.instance import (
-    APP_NAME,
-    VERSION,
     Action,
     ActionType,
     FirecrackerVersion,
@@ -33,6 +31,7 @@ from firkin.fcapi.logger import Logger
 from firkin.fcapi.machine import MachineConfiguration, MachineConfigurationPatch
 from firkin.fcapi.network import NetworkInterface
 from firkin.fcapi.routes import Phase
+from firkin.fcapi.version import APP_NAME, VERSION
 from firkin.fcapi.vsock import Vsock
 
 _STATUS = {200: "200 OK", 204: "204 No Content", 400: "400 Bad Request"}

@@ -18,6 +18,8 @@ from firkin.engine.qmp import Message, Qmp, QmpClosed
 from firkin.engine.resources import Resources, VsockDevice
 from firkin.errors import EngineError, FirkinError
 
+_CONSOLE_BUFFER = 1 << 20
+
 OnExit = Callable[[process.Ended], None]
 
 
@@ -84,12 +86,15 @@ def start(loop: Loop, journal: Journal, resources: Resources, *, name: str, sand
     """
     our_monitor, their_monitor = socket.socketpair()
     our_console, their_console = socket.socketpair()
+    # Each character is a message with an overhead of its own: room for a burst, so that the guest need not wait.
+    their_console.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _CONSOLE_BUFFER)
     try:
         with their_monitor, their_console:
             child = _spawn(journal, resources, name, sandbox, their_monitor.fileno(), their_console.fileno())
     except (OSError, FirkinError) as error:
         our_monitor.close()
         our_console.close()
+        resources.renew_vsock()
         raise error if isinstance(error, Fault) else Fault(f"Internal error: {error}", Area.START) from error
     qmp = Qmp(our_monitor, lambda event: _log_event(journal, event))
     try:
@@ -99,6 +104,7 @@ def start(loop: Loop, journal: Journal, resources: Resources, *, name: str, sand
             child.kill()
         our_monitor.close()
         our_console.close()
+        resources.renew_vsock()
         raise Fault(f"Internal error: {child.wait().describe()}", Area.START) from error
     resources.release_files()
     return Machine(loop, journal, child, qmp, Console(loop, our_console), on_exit)
@@ -128,9 +134,9 @@ def _spawn(
 def _attach(vsock: VsockDevice, child: process.Child) -> None:
     try:
         vsock.attach(child.pid)
-    except OSError as error:
+    except EngineError as error:
         child.kill()
-        raise OSError(error.errno, f"vsock: {error.strerror}; {child.wait().describe()}") from error
+        raise EngineError(f"{error}: {child.wait().describe()}") from error
 
 
 def _log_event(journal: Journal, event: Message) -> None:

@@ -40,7 +40,7 @@ def plan_guest(
     acpi = not boot.facts.finds_mmio_by_cmdline
     devices = len(resources.drives) + len(resources.nics) + extra.count("-device")
     _check_slots(devices, ACPI_SLOTS if acpi else cmdline.MMIO_SLOTS)
-    line = command_line(resources, boot, around.tsc_khz)
+    line = command_line(resources, boot, around.tsc_khz, acpi=acpi)
     # QEMU adds the devices at the very end, where a `--` would hand them to init.
     by_us = not acpi and cmdline.has_init_arguments(line)
     kernel_fd, initrd_fd, made = _boot_files(boot, around.other_user)
@@ -65,12 +65,13 @@ def plan_guest(
     return guest, made
 
 
-def command_line(resources: Resources, boot: Boot, tsc_khz: int | None) -> str:
+def command_line(resources: Resources, boot: Boot, tsc_khz: int | None, *, acpi: bool) -> str:
     """The guest kernel's whole line, but for what QEMU itself appends."""
     user = boot.config.boot_args if boot.config.boot_args is not None else DEFAULT_BOOT_ARGS
     roots = [drive.config for drive in resources.drives if drive.config.is_root_device]
     root = cmdline.Root(bool(roots[0].is_read_only), roots[0].partuuid) if roots else None
-    return cmdline.build(user, root, vcpus=resources.machine.vcpu_count, tsc_khz=tsc_khz)
+    pit_ticks = resources.machine.vcpu_count == 1 and not acpi
+    return cmdline.build(user, root, pit_ticks=pit_ticks, tsc_khz=tsc_khz)
 
 
 def inherited(guest: Guest, resources: Resources) -> set[int]:

@@ -11,6 +11,7 @@ import struct
 NOBODY = 65534
 
 _PR_SET_PDEATHSIG = 1
+_PR_CAPBSET_DROP = 24
 _PR_SET_NO_NEW_PRIVS = 38
 _LINUX_CAPABILITY_VERSION_3 = 0x20080522
 
@@ -37,6 +38,7 @@ class Privileges:
             OSError: one of the steps failed; the child must not go on.
         """
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core file would hold the guest's memory
+        self._empty_bounding_set()
         if self.drops_root:
             os.setgroups([])
             os.setresgid(NOBODY, NOBODY, NOBODY)
@@ -47,6 +49,12 @@ class Privileges:
         self._prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() != self._parent:
             os._exit(1)
+
+    def _empty_bounding_set(self) -> None:
+        # Fails at once where we may not (then there is nothing to lose), and at the end of what the kernel knows.
+        for capability in range(64):
+            if self._libc.prctl(_PR_CAPBSET_DROP, ctypes.c_ulong(capability), 0, 0, 0) != 0:
+                return
 
     def _prctl(self, option: int, value: int) -> None:
         words = [ctypes.c_ulong(word) for word in (value, 0, 0, 0)]

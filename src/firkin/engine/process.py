@@ -95,19 +95,23 @@ def _become(
         os.setsid()
         for number in (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGHUP, signal.SIGTERM, signal.SIGINT, signal.SIGXCPU):
             signal.signal(number, signal.SIG_DFL)
-        _arrange_descriptors(inherit, stderr)
+        _redirect(stderr)
         privileges.drop()
-        child_setup()
+        child_setup()  # may still speak to its parent on a descriptor of its own
+        _close_all_but(inherit)
         os.execve(argv[0], argv, _ENVIRONMENT)
     except BaseException as error:  # noqa: BLE001 - whatever it is, this process must not run on as a second engine
         os.write(2, f"cannot become {argv[0]}: {error}\n".encode())
     os._exit(127)
 
 
-def _arrange_descriptors(inherit: Collection[int], stderr: int) -> None:
+def _redirect(stderr: int) -> None:
     nothing = os.open(os.devnull, os.O_RDWR)
     for target, source in ((0, nothing), (1, nothing), (2, stderr)):
         os.dup2(source, target)
+
+
+def _close_all_but(inherit: Collection[int]) -> None:
     for fd in inherit:
         os.set_inheritable(fd, True)
     # Not closerange: without close_range(2) it tries each number up to a limit that may be a thousand million.

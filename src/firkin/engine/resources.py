@@ -31,7 +31,7 @@ class VsockDevice(Protocol):
         """In the forked child, privileges dropped, just before exec; may wait for `attach`."""
 
     def attach(self, pid: int) -> None:
-        """In the engine, right after fork."""
+        """In the engine, right after fork. Raises: EngineError, when the child ends before its side is set up."""
 
     def close(self) -> None: ...
 
@@ -148,6 +148,11 @@ class Resources:
             what = "Cannot create backend for vsock device: Error binding to the host-side Unix socket: "
             raise Fault(what + os_text(error), Area.VSOCK) from error
         self.vsock = msgspec.structs.replace(config, vsock_id=msgspec.UNSET)
+
+    def renew_vsock(self) -> None:
+        """Make the device again after a start that failed: it serves one QEMU only. Raises: Fault."""
+        if self.vsock is not None:
+            self.put_vsock(self.vsock)
 
     def release_files(self) -> None:
         """Close what QEMU has its own copies of by now."""

@@ -6,9 +6,6 @@ from enum import StrEnum
 
 from firkin.fcapi.wire import Wire
 
-APP_NAME = "Firecracker"
-VERSION = "1.16.1"
-
 
 class InstanceState(StrEnum):
     NOT_STARTED = "Not started"

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import msgspec
 
+from firkin.errors import KernelRefused
 from firkin.host.files import write_atomic
 
 DEVICE = Path("/dev/kvm")
@@ -57,6 +58,7 @@ class KvmEvidence(msgspec.Struct, frozen=True, kw_only=True):
     timed_out: bool = False
     modules: tuple[str, ...] = ()  # kvm* in /sys/module
     cpu_flag: str = ""  # vmx, svm or nothing
+    group_opens: bool = True  # group kvm owns the device and may read and write
 
 
 class Kvm(StrEnum):
@@ -98,14 +100,21 @@ def judge(evidence: KvmEvidence) -> KvmVerdict:
 def _unopened(evidence: KvmEvidence) -> KvmVerdict:
     number = evidence.trial.errno
     if number in (errno.EACCES, errno.EPERM):
-        why = f"{DEVICE} may not be opened by this user (members of group kvm may, from their next login)"
-        return KvmVerdict(Kvm.FORBIDDEN, why, "usermod -aG kvm {user}")
+        return _forbidden(evidence)
     module = NATIVE_MODULES.get(evidence.cpu_flag)
     if module and module not in evidence.modules:
         return KvmVerdict(Kvm.MISSING_MODULE, f"module {module} is not loaded", f"modprobe {module}")
     if module:
         return KvmVerdict(Kvm.ABSENT, f"{module} is loaded, but {DEVICE} is not here (a container without the device?)")
     return KvmVerdict(Kvm.ABSENT, f"there is no KVM ({OPEN_DEVICE}: {os.strerror(number)})")
+
+
+def _forbidden(evidence: KvmEvidence) -> KvmVerdict:
+    why = f"{DEVICE} may not be opened by this user"
+    if evidence.group_opens:
+        why = f"{why} (members of group kvm may, from their next login)"
+        return KvmVerdict(Kvm.FORBIDDEN, why, "usermod -aG kvm {user}")
+    return KvmVerdict(Kvm.FORBIDDEN, f"{why} (nor by members of group kvm)", f"chmod 0666 {DEVICE}")
 
 
 def _backing(evidence: KvmEvidence) -> str:
@@ -127,9 +136,15 @@ def _rate(trial: Trial) -> str:
 
 
 def measure(*, timeout_s: float = 3.0) -> KvmEvidence:
-    """Run the guest code in a child for at most `timeout_s` seconds and say what was seen."""
+    """Run the guest code in a child for at most `timeout_s` seconds and say what was seen.
+
+    Raises:
+        KernelRefused: the child cannot be started.
+    """
     trial, timed_out = _try_in_child(timeout_s)
-    return KvmEvidence(trial=trial, timed_out=timed_out, modules=_modules(), cpu_flag=_cpu_flag())
+    return KvmEvidence(
+        trial=trial, timed_out=timed_out, modules=_modules(), cpu_flag=_cpu_flag(), group_opens=_group_opens()
+    )
 
 
 def _try_in_child(timeout_s: float) -> tuple[Trial, bool]:
@@ -137,12 +152,15 @@ def _try_in_child(timeout_s: float) -> tuple[Trial, bool]:
 
     if platform.machine() != "x86_64":
         return Trial(failed_call=f"guest code for {platform.machine()}", errno=errno.ENOTSUP), False
-    child = subprocess.Popen(
-        [sys.executable, "-I", "-m", "firkin.host.kvm_trial"],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-    )
+    try:
+        child = subprocess.Popen(
+            [sys.executable, "-I", "-m", "firkin.host.kvm_trial"],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+        )
+    except OSError as error:
+        raise KernelRefused(f"start {sys.executable}", error.errno or 0) from error
     with child.stdout:  # type: ignore[union-attr]  # a pipe was asked for
         try:
             return last_trial(child.communicate(timeout=timeout_s)[0]), False
@@ -169,6 +187,14 @@ def _cpu_flag() -> str:
             if line.startswith("flags"):
                 return next((flag for flag in NATIVE_MODULES if flag in line.split()), "")
     return ""
+
+
+def _group_opens() -> bool:
+    try:
+        status = DEVICE.stat()
+        return DEVICE.group() == "kvm" and status.st_mode & 0o060 == 0o060
+    except (OSError, KeyError):
+        return False
 
 
 class _Remembered(msgspec.Struct, frozen=True):

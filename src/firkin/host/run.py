@@ -22,8 +22,6 @@ PACKAGES = {
     "ssh-keygen": "openssh-client",
     "dpkg-deb": "dpkg",
     "apt-get": "apt",
-    "apt-cache": "apt",
-    "setpriv": "util-linux",
 }
 
 

@@ -62,10 +62,10 @@ def lay_out(tree: Path, busybox: Path) -> None:
     for path, target in links(run(program, "--list-full").stdout.split()).items():
         (tree / path).parent.mkdir(parents=True, exist_ok=True)
         (tree / path).symlink_to(target)
-    for path in tree.rglob("*"):
-        if not path.is_symlink():
-            name = str(path.relative_to(tree))
-            path.chmod(MODES.get(name, 0o755 if path.is_dir() or path == program else 0o644))
+    for entry in tree.rglob("*"):
+        if not entry.is_symlink():
+            name = str(entry.relative_to(tree))
+            entry.chmod(MODES.get(name, 0o755 if entry.is_dir() or entry == program else 0o644))
     tree.chmod(0o755)
 
 

@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from firkin.errors import NotFound, UsageError
 from firkin.host.lock import locked
-from firkin.image.recipe import RECIPES, split_reference
+from firkin.image.recipe import RECIPES, Recipe, split_reference
 from firkin.paths import Paths
 from firkin.store.blobs import Blobs
 from firkin.store.images import Image, Images
 
+Build = Callable[[Recipe, Images, Blobs], Image]
 
-def ensure(reference: str, images: Images, blobs: Blobs, paths: Paths) -> Image:
+
+def build_now(recipe: Recipe, images: Images, blobs: Blobs) -> Image:
+    """`build.build`, loaded only where something is built."""
+    from firkin.image.build import build
+
+    return build(recipe, images, blobs)
+
+
+def ensure(reference: str, images: Images, blobs: Blobs, paths: Paths, *, build: Build = build_now) -> Image:
     """The image `name` or `name:tag`, built on first use; of several callers at once, one does the work.
 
     Raises:
@@ -27,10 +36,10 @@ def ensure(reference: str, images: Images, blobs: Blobs, paths: Paths) -> Image:
         raise NotFound("image", reference, hint=_known(images.all()))
     with locked(lock_path(paths, name)):
         # Whoever held the lock before us may have built it.
-        return _whole(images.get(name, tag), blobs) or _build(name, images, blobs)
+        return _whole(images.get(name, tag), blobs) or build(RECIPES[name], images, blobs)
 
 
-def rebuild(name: str, images: Images, blobs: Blobs, paths: Paths) -> Image:
+def rebuild(name: str, images: Images, blobs: Blobs, paths: Paths, *, build: Build = build_now) -> Image:
     """Build the recipe `name` anew, even if the image exists.
 
     Raises:
@@ -41,7 +50,7 @@ def rebuild(name: str, images: Images, blobs: Blobs, paths: Paths) -> Image:
         raise NotFound("recipe", name, hint=f"can be built: {', '.join(RECIPES)}")
     with locked(lock_path(paths, name)):
         former = images.get(name)
-        image = _build(name, images, blobs)
+        image = build(RECIPES[name], images, blobs)
     if former is not None and former.digest != image.digest:
         _drop_blob(former.digest, images, blobs)
     return image
@@ -85,12 +94,6 @@ def lock_path(paths: Paths, name: str) -> Path:
 
 def _whole(image: Image | None, blobs: Blobs) -> Image | None:
     return image if image is not None and blobs.path(image.digest).exists() else None
-
-
-def _build(name: str, images: Images, blobs: Blobs) -> Image:
-    from firkin.image.build import build
-
-    return build(RECIPES[name], images, blobs)
 
 
 def _drop_blob(digest: str, images: Images, blobs: Blobs) -> None:

@@ -39,12 +39,19 @@ FILES: Mapping[str, str] = MappingProxyType(
     {
         # serial-getty@ttyS0 waits for a device unit, which only udev provides; this one just opens the device.
         "/etc/systemd/system/firkin-console.service": CONSOLE,
-        "/etc/systemd/journald.conf.d/firkin.conf": "[Journal]\nStorage=volatile\nRuntimeMaxUse=8M\nForwardToSyslog=no\nAudit=no\n",
-        "/etc/systemd/system.conf.d/firkin.conf": "[Manager]\nDefaultTimeoutStopSec=5s\nShowStatus=no\nLogLevel=notice\n",
+        "/etc/systemd/journald.conf.d/firkin.conf": (
+            "[Journal]\nStorage=volatile\nRuntimeMaxUse=8M\nForwardToSyslog=no\nAudit=no\n"
+        ),
+        "/etc/systemd/system.conf.d/firkin.conf": (
+            "[Manager]\nDefaultTimeoutStopSec=5s\nShowStatus=no\nLogLevel=notice\n"
+        ),
         # The syntax check before the start costs as much as the start.
         "/etc/systemd/system/ssh.service.d/firkin.conf": "[Service]\nExecStartPre=\n",
-        "/etc/ssh/sshd_config.d/firkin.conf": "PermitRootLogin yes\nHostKey /etc/ssh/ssh_host_ed25519_key\nUseDNS no\nPrintMotd no\n",
+        "/etc/ssh/sshd_config.d/firkin.conf": (
+            "PermitRootLogin yes\nHostKey /etc/ssh/ssh_host_ed25519_key\nUseDNS no\nPrintMotd no\n"
+        ),
         "/etc/hostname": "debian\n",
+        "/etc/default/locale": "LANG=C.UTF-8\n",
         "/etc/hosts": "127.0.0.1 localhost\n::1 localhost ip6-localhost ip6-loopback\n",
         "/etc/fstab": "",
         # Empty, not absent: systemd then makes a new one at each boot without the first-boot ceremony.
@@ -65,7 +72,8 @@ MASKED_UNITS = (
     "systemd-journal-catalog-update.service", "systemd-update-done.service", "systemd-random-seed.service",
     "systemd-boot-random-seed.service", "systemd-boot-system-token.service", "systemd-modules-load.service",
     "kmod-static-nodes.service", "modprobe@.service", "systemd-tmpfiles-setup-dev.service", "systemd-pcrphase.service",
-    "systemd-pcrphase-initrd.service", "systemd-pcrphase-sysinit.service", "systemd-pcrmachine.service", "systemd-repart.service",
+    "systemd-pcrphase-initrd.service", "systemd-pcrphase-sysinit.service",
+    "systemd-pcrmachine.service", "systemd-repart.service",
     # Nothing here needs them.
     "systemd-logind.service", "systemd-journal-flush.service", "systemd-update-utmp.service",
     "systemd-update-utmp-runlevel.service", "systemd-user-sessions.service", "systemd-binfmt.service",
@@ -79,9 +87,11 @@ MASKED_UNITS = (
 )  # fmt: skip
 
 MASKED_GENERATORS = (
-    "systemd-bless-boot-generator", "systemd-cryptsetup-generator", "systemd-debug-generator", "systemd-getty-generator",
+    "systemd-bless-boot-generator", "systemd-cryptsetup-generator", "systemd-debug-generator",
+    "systemd-getty-generator",
     "systemd-gpt-auto-generator", "systemd-hibernate-resume-generator", "systemd-integritysetup-generator",
-    "systemd-rc-local-generator", "systemd-run-generator", "systemd-system-update-generator", "systemd-veritysetup-generator",
+    "systemd-rc-local-generator", "systemd-run-generator", "systemd-system-update-generator",
+    "systemd-veritysetup-generator",
 )  # fmt: skip
 
 # Keeps everybody but root out until a unit that is masked above lifts it.

@@ -1,4 +1,4 @@
-"""Kernels: uncompressed x86_64 images and the modules they need, kept in the store by content."""
+"""Kernels: taken from a distribution's package or built from its source, kept in the store by content."""
 
 from firkin.kernel.shelf import ensure
 

@@ -1,177 +1,118 @@
-"""Provider `build`: Debian's kernel source with firkin's configuration. Minutes once; after that, the store has it."""
+"""Provider `build`: the distribution's Linux source with firkin's own configuration; minutes once, then cached."""
 
 from __future__ import annotations
 
+import hashlib
 import os
-from importlib.resources import files
+import shutil
+from importlib import resources
 from pathlib import Path
 
 from firkin.errors import HostError, ProgramMissing
-from firkin.host import apt
-from firkin.host.files import write_atomic
 from firkin.host.program import run_bound
 from firkin.host.run import find, run
-from firkin.kernel import config, extract
-from firkin.kernel.provider import space_needed
+from firkin.kernel import extract, package
 from firkin.progress import Step, step
 from firkin.store.blobs import Blobs
 from firkin.store.kernels import Kernel
 
 METAPACKAGE = "linux-source"
-PREFIX = "linux-source-"
-SPACE_MIB = 2600  # package 140, archive 140, tree 1,100, objects 300, and air
-PROGRAMS = {
-    "gcc": "gcc", "ld": "binutils", "strip": "binutils", "make": "make", "flex": "flex", "bison": "bison", "bc": "bc",
-    "tar": "tar", "xz": "xz-utils", "dpkg-deb": "dpkg",
-}  # fmt: skip
-HEADERS = {"gelf.h": "libelf-dev", "stdio.h": "libc6-dev"}
-# A quarter of the source that no x86 guest compiles, and that configuring does not read.
-LEFT_OUT = ("drivers/gpu/drm/amd/include/*", "arch/arm*/boot/dts/*", "tools/testing/*")
-USUAL_FILES = 1260  # compiled by our configuration of Linux 6.1; the cache knows better after the first build
+SOURCE_PACKAGE = r"linux-source-[0-9.]+"
+TOOLS = ("gcc", "make", "flex", "bison", "bc", "xz", "tar")
+LIBELF = Path("/usr/include/libelf.h")
+OBJECTS = 1700  # files compiled with our configuration on Linux 6.1: only the progress display looks at it
 
 
-def provide(former: Kernel | None, blobs: Blobs, cache: Path) -> Kernel:
-    """A kernel of the host's newest kernel source; `former` when source, configuration and compiler are its own.
+def fragment() -> str:
+    """Our options, as `make allnoconfig` reads them."""
+    return resources.files("firkin.kernel").joinpath("firkin.config").read_text()
 
-    Raises:
-        HostError: tools are missing (all are named at once), no package lists, or the build failed.
-        NoSpace: the disk is full, or too small to begin.
-    """
-    check_tools()
-    package = apt.newest_behind(METAPACKAGE, PREFIX)
-    fragment = files("firkin.kernel").joinpath("firkin.config").read_text()
-    key = config.BuildKey(package.version, fragment, compiler())
-    if former is not None and former.version.endswith(key.suffix):
-        return former
-    with blobs.workspace("kernel") as workspace:
-        space_needed(workspace, SPACE_MIB)
-        tree = fetch(package, workspace)
-        configure(tree, key)
-        compile_in(tree, cache / "kernel-build-files")
-        return adopt(tree, blobs)
+
+def wanted(text: str) -> dict[str, str]:
+    """Option → value of a configuration file."""
+    lines = (line.strip() for line in text.splitlines())
+    return dict(line.split("=", 1) for line in lines if line.startswith("CONFIG_"))
+
+
+def lost(asked: dict[str, str], got: dict[str, str]) -> list[str]:
+    """Options that the kernel's own rules did not let us have."""
+    return sorted(f"{key}={value}" for key, value in asked.items() if got.get(key, "n") != value)
+
+
+def source() -> str:
+    """What decides the result: source version, configuration and compiler."""
+    name = package.dependency(METAPACKAGE, SOURCE_PACKAGE)
+    config = hashlib.sha256(fragment().encode()).hexdigest()[:12]
+    compiler = run("gcc", "-dumpfullversion").stdout.strip()
+    return f"{name} {package.version(name)}, config {config}, gcc {compiler}"
 
 
 def check_tools() -> None:
-    """See that all a kernel build needs is there, before minutes are spent.
+    """Refuse before minutes are spent.
 
     Raises:
-        HostError: naming everything that is missing, with one command that installs it.
+        ProgramMissing: with the package to install.
     """
-    absent = {program: package for program, package in PROGRAMS.items() if not _has_program(program)}
-    if "gcc" not in absent:
-        absent |= {header: package for header, package in HEADERS.items() if not _has_header(header)}
-    if absent:
-        packages = " ".join(dict.fromkeys(absent.values()))
-        raise HostError(
-            f"cannot compile a kernel without {', '.join(absent)}",
-            hint=f"sudo apt-get install --no-install-recommends {packages}",
+    for tool in TOOLS:
+        find(tool)
+    if not LIBELF.exists():
+        raise ProgramMissing("libelf.h", package="libelf-dev")
+
+
+def provide(name: str, blobs: Blobs) -> Kernel:
+    """Fetch the source, configure, compile, adopt.
+
+    Raises:
+        ProgramMissing: a build tool is not installed.
+        HostError: the source no longer takes our configuration, or a step failed.
+    """
+    check_tools()
+    origin = source()
+    with blobs.workspace("kernel") as folder:
+        tree = _unpacked(origin.split()[0], folder)
+        _configure(tree)
+        with step("Compiling Linux") as progress:
+            _compile(tree, progress)
+        kernel = tree / "vmlinux"
+        extract.check_elf(kernel.read_bytes())
+        size_bytes = kernel.stat().st_size
+        release = (tree / "include/config/kernel.release").read_text().strip()
+        return Kernel(
+            name=name,
+            provider="build",
+            version=release,
+            source=origin,
+            digest=blobs.adopt(kernel),
+            modules_digest=None,
+            size_bytes=size_bytes,
         )
 
 
-def _has_program(program: str) -> bool:
-    try:
-        find(program)
-    except ProgramMissing:
-        return False
-    return True
+def _unpacked(source_package: str, folder: Path) -> Path:
+    deb = package.fetch(source_package, folder)
+    package.unpack(deb, folder / "root")
+    with step("Unpacking Linux"):
+        run_bound(["tar", "-C", str(folder), "-xf", str(next((folder / "root/usr/src").glob("*.tar.xz")))])
+    shutil.rmtree(folder / "root")
+    return folder / source_package
 
 
-def _has_header(header: str) -> bool:
-    return run("gcc", "-E", "-include", header, "-x", "c", "/dev/null", timeout_s=30, check=False).returncode == 0
+def _configure(tree: Path) -> None:
+    config = tree.parent / "firkin.config"
+    config.write_text(fragment())
+    run_bound(["make", "-s", "-C", str(tree), "allnoconfig"], env=os.environ | {"KCONFIG_ALLCONFIG": str(config)})
+    missing = lost(wanted(fragment()), wanted((tree / ".config").read_text()))
+    if missing:
+        raise HostError(f"kernel configuration: this Linux does not take {', '.join(missing)}")
 
 
-def compiler() -> str:
-    """The compiler's own name for itself and its version."""
-    return run("gcc", "--version", timeout_s=30).stdout.partition("\n")[0]
+def _compile(tree: Path, progress: Step) -> None:
+    done = 0
 
+    def count(line: str) -> None:
+        nonlocal done
+        if line.startswith("  "):  # one line per file in make's short form: "  CC      fs/open.o"
+            done += 1
+            progress.advance(done, max(done, OBJECTS), "files")
 
-def fetch(package: apt.Package, workspace: Path) -> Path:
-    """Download and unpack the source; answers its folder."""
-    with step(f"Fetching {package.name} {package.version}"):
-        deb = apt.download(package, workspace)
-        apt.unpack(deb, workspace)
-        deb.unlink()
-    with step("Unpacking the kernel's source"):
-        archive = next((workspace / "usr/src").glob("linux-source-*.tar.*"))
-        excludes = (f"--exclude=*/{pattern}" for pattern in LEFT_OUT)
-        run_bound(("tar", "-C", str(workspace), *excludes, "-xf", str(archive)))
-        archive.unlink()
-    return next(folder for folder in workspace.glob("linux-source-*/") if (folder / "Kconfig").exists())
-
-
-def configure(tree: Path, key: config.BuildKey) -> None:
-    """Write the tree's .config.
-
-    Raises:
-        HostError: options of ours did not survive; they are named.
-    """
-    with step("Configuring the kernel"):
-        _make(tree, "allnoconfig")
-        with (tree / ".config").open("a") as file:
-            file.write(f'{key.fragment}\nCONFIG_LOCALVERSION="{key.suffix}"\n')
-        _make(tree, "olddefconfig")
-    if names := config.lost(key.fragment, (tree / ".config").read_text()):
-        raise HostError(f"kernel configuration: {tree.name} does not take {', '.join(names)}")
-
-
-def compile_in(tree: Path, remembered: Path) -> None:
-    """Make `vmlinux`; the file `remembered` holds how many files the last build compiled."""
-    with step("Compiling the kernel") as progress:
-        counter = _Counter(progress, _read_count(remembered))
-        jobs = len(os.sched_getaffinity(0))
-        _make(tree, f"-j{jobs}", "vmlinux", on_line=counter)
-    remembered.parent.mkdir(parents=True, exist_ok=True)
-    write_atomic(remembered, f"{counter.done}\n")
-
-
-def adopt(tree: Path, blobs: Blobs) -> Kernel:
-    """Take the finished kernel into the store."""
-    kernel = tree / "vmlinux"
-    run("strip", "--strip-all", kernel, timeout_s=60)  # its symbols are as large as itself
-    extract.check_elf(kernel.read_bytes())
-    size_bytes = kernel.stat().st_size
-    return Kernel(
-        name="build",
-        provider="build",
-        version=(tree / "include/config/kernel.release").read_text().strip(),
-        digest=blobs.adopt(kernel),
-        modules_digest=None,
-        size_bytes=size_bytes,
-    )
-
-
-class _Counter:
-    """Counts the files that make says it compiles."""
-
-    def __init__(self, progress: Step, total: int) -> None:
-        self._progress = progress
-        self._total = total
-        self.done = 0
-
-    def __call__(self, line: str) -> None:
-        if line.lstrip().startswith("CC "):
-            self.done += 1
-            self._progress.advance(self.done, max(self._total, self.done), "files")
-
-
-def _read_count(file: Path) -> int:
-    try:
-        return int(file.read_text())
-    except (FileNotFoundError, ValueError):
-        return USUAL_FILES
-
-
-def _make(tree: Path, *arguments: str, on_line: _Counter | None = None) -> None:
-    # make ends its own children on SIGTERM; killed outright, it would leave compilers at work.
-    run_bound(("make", "-C", str(tree), *arguments), env=environment(), death_signal="TERM", on_line=on_line or _ignore)
-
-
-def _ignore(_line: str) -> None:
-    return
-
-
-def environment() -> dict[str, str]:
-    """Only what a build needs, the same everywhere: a user's MAKEFLAGS or CFLAGS must not end up in the kernel."""
-    fixed = {"LC_ALL": "C", "KBUILD_BUILD_USER": "firkin", "KBUILD_BUILD_HOST": "firkin"}
-    ours = {key: os.environ[key] for key in ("PATH", "TMPDIR", "HOME") if key in os.environ}
-    return ours | fixed | {"KBUILD_BUILD_TIMESTAMP": "2024-01-01 00:00 UTC"}
+    run_bound(["nice", "make", "-C", str(tree), f"-j{os.cpu_count() or 1}", "vmlinux"], on_line=count)

@@ -1,72 +1,55 @@
-"""Provider `debian`: the kernel of Debian's cloud images, out of its package, with the few modules a guest needs."""
+"""Provider `debian`: the distribution's cloud kernel, its vmlinux extracted, with the modules a guest needs."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from firkin.errors import HostError
-from firkin.host import apt
-from firkin.kernel import extract, modules
-from firkin.kernel.provider import space_needed
+from firkin.kernel import extract, modules, package
 from firkin.progress import step
 from firkin.store.blobs import Blobs
 from firkin.store.kernels import Kernel
 
 METAPACKAGE = "linux-image-cloud-amd64"
-PREFIX = "linux-image-"
-SPACE_MIB = 260  # the package, what it unpacks to, and the expanded kernel
+IMAGE_PACKAGE = r"linux-image-[0-9][0-9a-z.+-]*-cloud-amd64"
 
 
-def provide(former: Kernel | None, blobs: Blobs, cache: Path) -> Kernel:  # noqa: ARG001 - Provider's signature
-    """The newest cloud kernel that the host's APT knows.
-
-    Raises:
-        ProgramMissing, HostError, NoSpace: APT has no lists, the mirror cannot be read, or the disk is full.
-    """
-    with step("Looking up Debian's kernel"):
-        package = apt.newest_behind(METAPACKAGE, PREFIX)
-    release = package.name.removeprefix(PREFIX)
-    if former is not None and former.version == release:
-        return former  # each upload to Debian has a release of its own
-    with blobs.workspace("kernel") as workspace:
-        space_needed(workspace, SPACE_MIB)
-        with step(f"Fetching {package.name} {package.version}"):
-            deb = apt.download(package, workspace)
-        with step(f"Unpacking kernel {release}"):
-            apt.unpack(deb, workspace / "package")
-            return adopt(release, workspace / "package", blobs)
+def source() -> str:
+    """What `provide` would take the kernel from: package and version."""
+    name = package.dependency(METAPACKAGE, IMAGE_PACKAGE)
+    return f"{name} {package.version(name)}"
 
 
-def adopt(release: str, package: Path, blobs: Blobs) -> Kernel:
-    """Take kernel and modules out of an unpacked package into the store.
+def provide(name: str, blobs: Blobs) -> Kernel:
+    """Fetch the package and adopt kernel and modules.
 
     Raises:
-        HostError: the package does not hold what it should.
+        HostError: no such package, or not the content we know how to use.
     """
-    image = package / "boot" / f"vmlinuz-{release}"
-    if not image.exists():
-        raise HostError(f"Debian's package for {release}: holds no {image.name}")
-    kernel, archive = package / "vmlinux", package / "modules.cpio"
-    kernel.write_bytes(extract.vmlinux(image.read_bytes()))
-    archive.write_bytes(modules.write_archive(modules.select(modules_folder(package, release))))
-    size_bytes = kernel.stat().st_size
-    return Kernel(
-        name="debian",
-        provider="debian",
-        version=release,
-        digest=blobs.adopt(kernel),
-        modules_digest=blobs.adopt(archive),
-        size_bytes=size_bytes,
-    )
+    origin = source()
+    with blobs.workspace("kernel") as folder:
+        deb = package.fetch(origin.split()[0], folder)
+        package.unpack(deb, folder / "root")
+        boot_image = _only(folder / "root/boot", "vmlinuz-*")
+        release = boot_image.name.removeprefix("vmlinuz-")
+        kernel, archive = folder / "vmlinux", folder / "modules.cpio"
+        with step(f"Extracting vmlinux {release}"):
+            kernel.write_bytes(extract.vmlinux(boot_image.read_bytes()))
+            archive.write_bytes(modules.write_archive(modules.select(folder / "root/lib/modules" / release)))
+        size_bytes = kernel.stat().st_size
+        return Kernel(
+            name=name,
+            provider="debian",
+            version=release,
+            source=origin,
+            digest=blobs.adopt(kernel),
+            modules_digest=blobs.adopt(archive),
+            size_bytes=size_bytes,
+        )
 
 
-def modules_folder(package: Path, release: str) -> Path:
-    """Where the package has its modules; newer Debian has no /lib of its own.
-
-    Raises:
-        HostError: it has none.
-    """
-    for root in ("lib/modules", "usr/lib/modules"):
-        if (package / root / release).is_dir():
-            return package / root / release
-    raise HostError(f"Debian's package for {release}: holds no modules")
+def _only(folder: Path, pattern: str) -> Path:
+    found = sorted(folder.glob(pattern))
+    if len(found) != 1:
+        raise HostError(f"kernel package: {len(found)} files match {pattern}, not one")
+    return found[0]

@@ -7,7 +7,7 @@ lie in `/lib/firkin/modules/NAME.ko`, plain.
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -66,24 +66,19 @@ def _section(content: bytes, wanted: bytes) -> bytes:
         HostError: not such a file, or it has no section of that name.
     """
     if content[:6] != b"\x7fELF\x02\x01":
-        raise HostError("kernel module: not a 64-bit ELF file")
+        raise HostError("kernel module: no 64-bit ELF header")
     try:
-        found = next((part for name, part in _sections(content) if name == wanted), None)
+        (table,) = struct.unpack_from("<Q", content, 0x28)
+        size, count, names_index = struct.unpack_from("<HHH", content, 0x3A)
+        headers = [struct.unpack_from("<IIQQQQ", content, table + size * i) for i in range(count)]
+        names = headers[names_index][4]
+        for name, _type, _flags, _address, offset, length in headers:
+            start = names + name
+            if content[start : content.index(b"\0", start)] == wanted:
+                return content[offset : offset + length]
     except (struct.error, ValueError, IndexError) as error:
         raise HostError(f"kernel module: damaged ELF file: {error}") from error
-    if found is None:
-        raise HostError(f"kernel module: no {wanted.decode()} section")
-    return found
-
-
-def _sections(content: bytes) -> Iterator[tuple[bytes, bytes]]:
-    (table,) = struct.unpack_from("<Q", content, 0x28)
-    size, count, names_index = struct.unpack_from("<HHH", content, 0x3A)
-    headers = [struct.unpack_from("<IIQQQQ", content, table + size * i) for i in range(count)]
-    names = headers[names_index][4]
-    for name, _type, _flags, _address, offset, length in headers:
-        start = names + name
-        yield content[start : content.index(b"\0", start)], content[offset : offset + length]
+    raise HostError(f"kernel module: no {wanted.decode()} section")
 
 
 def index(folder: Path) -> dict[str, Path]:

@@ -94,22 +94,23 @@ def _linux(case: Case) -> Iterator[Check]:
 
 
 def _kvm(case: Case) -> Iterator[Check]:
-    verdict = case.kvm
-    command = verdict.fix.format(user=case.host.user)
-    useless = case.host.uid == 0 and verdict.kind is Kvm.FORBIDDEN  # a container's rule: no group lifts it
-    fix = _as_root(case.host, command) if command and not useless else ""
-    status = _should(not command)  # nothing is wrong with a host that has no KVM to mend: firkin-vmm is made for it
-    yield Check("KVM", verdict.kind, "native, for firecracker", status, fix)
+    # Nothing is wrong with a host that has no KVM to mend: firkin-vmm is made for it.
+    yield Check("KVM", case.kvm.kind, "native, for firecracker", _should(not case.kvm.fix), _kvm_fix(case))
+
+
+def _kvm_fix(case: Case) -> str:
+    if not case.kvm.fix or (case.host.uid == 0 and case.kvm.kind is Kvm.FORBIDDEN):
+        return ""  # what is forbidden to root, a container's rule forbids: no group or mode lifts it
+    return _as_root(case.host, case.kvm.fix.format(user=case.host.user))
 
 
 def _kvm_group(case: Case) -> Iterator[Check]:
-    member = case.host.in_group("kvm")
     if case.host.uid == 0:
         yield Check("group kvm", "root", "not for root", Status.OK)
     else:
-        status = _should(member or case.kvm.kind is not Kvm.FORBIDDEN)
-        fix = "" if status is Status.OK else f"sudo usermod -aG kvm {case.host.user}"
-        yield Check("group kvm", "member" if member else "not a member", f"to open {kvm.DEVICE}", status, fix)
+        member, forbidden = case.host.in_group("kvm"), case.kvm.kind is Kvm.FORBIDDEN
+        found, fix = "member" if member else "not a member", _kvm_fix(case) if forbidden and not member else ""
+        yield Check("group kvm", found, f"to open {kvm.DEVICE}", _should(member or not forbidden), fix)
 
 
 def _firecracker(case: Case) -> Iterator[Check]:

@@ -25,7 +25,6 @@ from firkin.store.images import Image
 from firkin.store.kernels import Kernel
 from firkin.store.machines import Lifetime, MachineRecord, State
 from firkin.vmm import backend, boot
-from firkin.vmm.client import to_json
 from firkin.vmm.process import Station, open_api, spawn, tail
 
 
@@ -128,7 +127,7 @@ def configure_and_start(launch: Launch) -> None:
         kernel=blobs.path(launch.kernel.digest), root=blobs.path(launch.image.digest), tap=link.tap, mac=link.mac
     )
     config = boot.vm_config(launch.record.spec, parts)
-    write_atomic(launch.run / "vm_config.json", to_json(config) + "\n", mode=0o600)
+    write_atomic(launch.run / "vm_config.json", boot.to_json(config) + "\n", mode=0o600)
     launch.listener = launch.cleanup.enter_context(HelloListener(launch.run / boot.VSOCK_SOCKET))
     with open_api(launch.spawned(), launch.station) as api:
         for call in boot.calls(config):

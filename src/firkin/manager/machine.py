@@ -98,9 +98,11 @@ class Machine:
     def await_port(self, port: int, *, timeout_s: float) -> bool:
         """Wait until a TCP port of the guest accepts connections; False when `timeout_s` seconds passed first."""
 
+        address = self.address  # read here: `inside` calls from another thread, and the store belongs to this one
+
         def accepts() -> bool:
             try:
-                socket.create_connection((self.address, port), timeout=1.0).close()
+                socket.create_connection((address, port), timeout=1.0).close()
             except OSError:
                 return False
             return True

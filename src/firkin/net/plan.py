@@ -51,9 +51,7 @@ def plan_network(name: str, *, mode: NetworkMode, subnet: IPv4Network = DEFAULT_
         bridge = "firkin0" if name == "default" and not tag else f"fk-{_digest(name, tag)}"
         return NetworkPlan(name=name, mode=mode, netns=None, bridge=bridge, gateway=gateway, host_address=None)
     netns = "-".join(part for part in ("firkin", name, tag) if part)
-    return NetworkPlan(
-        name=name, mode=mode, netns=netns, bridge="firkin0", gateway=gateway, host_address=HOST_ADDRESS
-    )
+    return NetworkPlan(name=name, mode=mode, netns=netns, bridge="firkin0", gateway=gateway, host_address=HOST_ADDRESS)
 
 
 def plan_link(network: NetworkPlan, slot: int) -> LinkPlan:

@@ -51,6 +51,10 @@ def test_no_permission_is_forbidden_and_names_the_group(number: int) -> None:
     assert (verdict.kind, verdict.fix) == (Kvm.FORBIDDEN, "usermod -aG kvm {user}")
 
 
+def test_a_device_closed_to_the_group_too_is_opened_by_its_mode() -> None:
+    assert unopened(errno.EACCES, group_opens=False).fix == "chmod 0666 /dev/kvm"
+
+
 @pytest.mark.parametrize(("flag", "module"), [("vmx", "kvm_intel"), ("svm", "kvm_amd")])
 def test_a_cpu_without_its_module_misses_it(flag: str, module: str) -> None:
     verdict = unopened(errno.ENOENT, cpu_flag=flag)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from firkin.cli.doctor import fixes, verdict_line
+from firkin.cli.doctor import carry_out, fixes, verdict_line
 from firkin.host.kvm import Kvm, KvmVerdict
 from firkin.manager import doctor
 from firkin.manager.checks import Check, Status
@@ -150,3 +150,10 @@ def test_a_missing_tun_wants_its_module() -> None:
 def test_closed_user_namespaces_are_opened_by_sysctl() -> None:
     host = FakeHost(uid=1000, files={"/proc/sys/kernel/unprivileged_userns_clone": "0"})
     assert check(host, "user namespaces").fix == "sudo sysctl -w kernel.unprivileged_userns_clone=1"
+
+
+def test_a_fix_that_fails_is_reported_and_the_next_one_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    mended = tmp_path / "mended by us"
+    carry_out(["false", f"touch '{mended}'"])
+    assert mended.exists()
+    assert "`false` exited with 1" in capsys.readouterr().err

@@ -7,7 +7,7 @@ QEMU's own vhost-vsock device believes that it talks to the kernel: its ioctls a
     memory    guest memory, /proc/PID/mem     ring      a virtqueue in it
     packet    the wire format                 pump      rings to muxer and back
     muxer     all connections                 connection  one of them
-    reactor, streams, greeting                the host's sockets
+    doorway   the host's programs             reactor, streams, greeting, clock, vring: parts of these
 """
 
 from firkin.engine.vsock.device import VsockDevice

@@ -1,6 +1,6 @@
 """One vsock connection: guest packets on one side, a byte stream of the host on the other.
 
-The guest's bytes go to the host at once, and what the host will not take yet waits in a backlog that the credit we grant
+The guest's bytes go to the host at once; what the host will not take yet waits in a backlog that the credit we grant
 bounds. The host's bytes stay in its socket until the guest has both credit and a buffer for them.
 """
 
@@ -12,7 +12,7 @@ from typing import Protocol
 from firkin.engine.vsock import packet
 from firkin.engine.vsock.packet import BOTH_WAYS, MAX_PAYLOAD, NO_MORE_RECEIVE, NO_MORE_SEND, Header, Packet
 
-BUFFER_SIZE = 64 * 1024
+SMALL_BUFFER = 64 * 1024  # Firecracker's
 _COUNTER = 0xFFFFFFFF
 
 
@@ -53,6 +53,7 @@ class Connection:
         "_announced",
         "_asked_credit",
         "_backlog",
+        "_buffer_size",
         "_forwarded",
         "_guest_shutdown",
         "_host_ended",
@@ -72,7 +73,16 @@ class Connection:
         "stream",
     )
 
-    def __init__(self, host_port: int, guest_port: int, stream: Stream | None, state: State) -> None:
+    def __init__(
+        self,
+        host_port: int,
+        guest_port: int,
+        stream: Stream | None,
+        state: State,
+        *,
+        buffer_size: int = SMALL_BUFFER,
+    ) -> None:
+        """`buffer_size`: how many bytes the guest may send ahead of the host."""
         self.host_port = host_port
         self.guest_port = guest_port
         self.stream = stream
@@ -83,6 +93,7 @@ class Connection:
         self.peer_alloc = self.peer_forwarded = 0
         self._sent = self._forwarded = self._announced = 0  # modulo 2**32, as on the wire
         self._pending = [packet.REQUEST] if state is State.REQUESTED else []
+        self._buffer_size = buffer_size
         self._backlog = bytearray()
         self._readable = False
         self._asked_credit = False
@@ -144,7 +155,7 @@ class Connection:
             self.state = State.RESET
 
     def _forward(self, payload: bytes) -> None:
-        if self._guest_shutdown & NO_MORE_SEND or len(self._backlog) + len(payload) > BUFFER_SIZE:
+        if self._guest_shutdown & NO_MORE_SEND or len(self._backlog) + len(payload) > self._buffer_size:
             self.state = State.RESET  # it said it was done, or it overran its credit
             return
         sent = 0 if self._backlog else self._send(payload)
@@ -169,7 +180,7 @@ class Connection:
             except OSError:
                 self._host_deaf()
         self._forwarded = (self._forwarded + sent) & _COUNTER
-        if (self._forwarded - self._announced) & _COUNTER >= BUFFER_SIZE // 2:
+        if (self._forwarded - self._announced) & _COUNTER >= self._buffer_size // 2:
             self._want(packet.CREDIT_UPDATE)
         return sent
 
@@ -287,7 +298,7 @@ class Connection:
         self._announced = self._forwarded
         if op != packet.CREDIT_UPDATE and packet.CREDIT_UPDATE in self._pending:
             self._pending.remove(packet.CREDIT_UPDATE)
-        return Packet(self.host_port, self.guest_port, op, flags, BUFFER_SIZE, self._forwarded, payload)
+        return Packet(self.host_port, self.guest_port, op, flags, self._buffer_size, self._forwarded, payload)
 
     @property
     def host_is_done(self) -> bool:

@@ -43,17 +43,17 @@ class Header(NamedTuple):
         return _LAYOUT.pack(*self)
 
 
-def parse(data: bytes) -> Header:
-    """Read a header that came from the guest.
+def parse(data: bytes, available: int) -> Header:
+    """Read the header of a packet that came from the guest, in a buffer of `available` bytes.
 
     Raises:
-        MalformedPacket: too short, or it announces more payload than a packet may carry.
+        MalformedPacket: too short, or it announces more payload than it has or than a packet may carry.
     """
     if len(data) < HEADER_SIZE:
         raise MalformedPacket(f"vsock packet of {len(data)} bytes: shorter than its header")
     header = Header._make(_LAYOUT.unpack_from(data))
-    if header.length > MAX_PAYLOAD:
-        raise MalformedPacket(f"vsock packet announces {header.length} bytes: more than {MAX_PAYLOAD}")
+    if header.length > min(MAX_PAYLOAD, available - HEADER_SIZE):
+        raise MalformedPacket(f"vsock packet announces {header.length} bytes in a buffer of {available}")
     return header
 
 

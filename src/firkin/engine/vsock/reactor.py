@@ -5,7 +5,8 @@ from __future__ import annotations
 import select
 from collections.abc import Callable
 
-READ = select.EPOLLIN | select.EPOLLRDHUP
+ENDED = select.EPOLLRDHUP  # the other side writes no more
+READ = select.EPOLLIN | ENDED
 WRITE = select.EPOLLOUT
 EDGE = select.EPOLLET
 GONE = select.EPOLLHUP | select.EPOLLERR

@@ -164,13 +164,10 @@ def fetch_eventfd(pidfd: int, number: int) -> int:
         OSError: EINVAL when it is something else.
     """
     fd = fetch_fd(pidfd, number)
-    try:
-        if os.readlink(f"/proc/self/fd/{fd}") != "anon_inode:[eventfd]":
-            raise OSError(errno.EINVAL, "not an eventfd")
-        os.set_blocking(fd, False)
-    except OSError:
+    if os.readlink(f"/proc/self/fd/{fd}") != "anon_inode:[eventfd]":  # noqa: PTH115 - pathlib costs start-up time
         os.close(fd)
-        raise
+        raise OSError(errno.EINVAL, f"descriptor {number} is not an eventfd")
+    os.set_blocking(fd, False)
     return fd
 
 

@@ -5,41 +5,17 @@ from __future__ import annotations
 import errno
 import os
 import socket
-import time
 from functools import partial
 
-from firkin.engine.vsock import greeting, seccomp, streams
-from firkin.engine.vsock.connection import Connection, Stream
+from firkin.engine.vsock import seccomp
+from firkin.engine.vsock.clock import RunClock
+from firkin.engine.vsock.doorway import Doorway
 from firkin.engine.vsock.memory import ProcessMemory, RingBroken
-from firkin.engine.vsock.muxer import FIRST_HOST_PORT, MAX_CONNECTIONS, Muxer
+from firkin.engine.vsock.muxer import FIRST_HOST_PORT, Muxer
 from firkin.engine.vsock.pump import Pump
-from firkin.engine.vsock.reactor import EDGE, GONE, READ, WRITE, Reactor
-from firkin.engine.vsock.streams import HostStream
+from firkin.engine.vsock.reactor import EDGE, READ, Reactor
 from firkin.engine.vsock.vhost import VhostControl
 from firkin.engine.vsock.vring import NO_FD
-
-ACCEPT_BATCH = 32
-MUTE_S = 0.1
-
-
-class RunClock:
-    """Seconds of the guest's running time: a pause is no reason to lose patience."""
-
-    def __init__(self) -> None:
-        self._stopped_at_s: float | None = time.monotonic()
-        self._paused_s = 0.0
-
-    def now_s(self) -> float:
-        end_s = time.monotonic() if self._stopped_at_s is None else self._stopped_at_s
-        return end_s - self._paused_s
-
-    def start(self) -> None:
-        if self._stopped_at_s is not None:
-            self._paused_s += time.monotonic() - self._stopped_at_s
-            self._stopped_at_s = None
-
-    def stop(self) -> None:
-        self._stopped_at_s = time.monotonic()
 
 
 class Service:
@@ -61,8 +37,6 @@ class Service:
             OSError: no such process.
         """
         self.fault: str | None = None
-        self._uds_path = uds_path
-        self._listener = listener
         self._notify_fd = notify_fd
         self._pid = pid
         self._pidfd = os.pidfd_open(pid)
@@ -70,14 +44,14 @@ class Service:
         self._wake_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._reactor = Reactor()
         self._clock = RunClock()
+        self._doorway = Doorway(self._reactor, self._clock, listener, uds_path)
         self._random_port = first_port is None
-        self.muxer = Muxer(guest_cid, self._dial, next_host_port=first_port or FIRST_HOST_PORT)
-        self._greeting: set[HostStream] = set()
+        self.muxer = Muxer(guest_cid, self._doorway.dial, next_host_port=first_port or FIRST_HOST_PORT)
+        self._doorway.muxer = self.muxer
         self._control: VhostControl | None = None
         self._pump: Pump | None = None
         self._serving = False
         self._ended = False
-        self._muted_until_s: float | None = None
         self._last_session: object = None
 
     # --- the thread
@@ -113,24 +87,19 @@ class Service:
         self._reactor.run_once(0 if more else self._patience_s())
 
     def _patience_s(self) -> float | None:
-        waits = []
-        if self._muted_until_s is not None:
-            waits.append(self._muted_until_s - time.monotonic())
-            if waits[0] <= 0:
-                self._listen()
+        """How long to wait for events: until the next thing that only time brings."""
+        waits_s = [self._doorway.tick()]
         tick_s = self.muxer.next_tick_s() if self._serving else None
         if tick_s is not None:
-            waits.append(tick_s - self._clock.now_s())
-        return max(0.0, min(waits)) if waits else None
+            waits_s.append(max(0.0, tick_s - self._clock.now_s()))
+        return min((wait_s for wait_s in waits_s if wait_s is not None), default=None)
 
     def _close(self) -> None:
         self.muxer.close()
-        for stream in list(self._greeting):
-            self._end_greeting(stream)
+        self._doorway.close()
         if self._control is not None:
             self._control.close()
         self._reactor.close()
-        self._listener.close()
         for fd in (self._notify_fd, self._pidfd, self._memory_fd):
             if fd != NO_FD:
                 os.close(fd)
@@ -183,15 +152,15 @@ class Service:
         for index, vring in enumerate(self._control.vrings):
             self._watch_kick(index, vring.fds["kick"])
             self._pump.kicked(index)
-        self._listen()
+        self._doorway.refusing = False
+        self._doorway.open()
 
     def stopped(self) -> None:
         assert self._control is not None
         self._last_session = self._session() if self.fault is None else None
         self._clock.stop()
         self._unwatch()
-        self._reactor.remove(self._listener.fileno())
-        self._muted_until_s = None
+        self._doorway.shut()
 
     def kick_changed(self, index: int, old_fd: int) -> None:
         """Drop the old descriptor while it is open: QEMU holds a copy, so closing ours would leave it in the set."""
@@ -228,67 +197,8 @@ class Service:
         """The guest broke its rings: leave them alone until its driver starts the device again."""
         assert self._control is not None
         self.fault = str(reason)
+        self._doorway.refusing = True
         self._unwatch()
         self.muxer.reset()
         for vring in self._control.vrings:
             vring.signal("error")
-
-    # --- the host's sockets
-
-    def _listen(self) -> None:
-        self._muted_until_s = None
-        self._reactor.add(self._listener.fileno(), READ, self._on_listener)
-
-    def _on_listener(self, _: int) -> None:
-        for _ in range(ACCEPT_BATCH):
-            try:
-                accepted, _address = self._listener.accept()
-            except BlockingIOError:
-                return
-            except OSError:  # no descriptor or memory to spare: let the queue wait
-                self._reactor.remove(self._listener.fileno())
-                self._muted_until_s = time.monotonic() + MUTE_S
-                return
-            self._greet(accepted)
-
-    def _greet(self, accepted: socket.socket) -> None:
-        if self.fault is not None or len(self.muxer) + len(self._greeting) >= MAX_CONNECTIONS:
-            accepted.close()
-            return
-        stream = HostStream(self._reactor, accepted)
-        self._greeting.add(stream)
-        stream.watch(partial(self._on_greeting, stream))
-
-    def _on_greeting(self, stream: HostStream, events: int) -> None:
-        try:
-            found = greeting.parse(stream.peek(greeting.MAX_SIZE))
-        except BlockingIOError:
-            return
-        except (OSError, greeting.BadGreeting):
-            self._end_greeting(stream)
-            return
-        if found is not None:
-            self._connect(stream, *found)
-        elif events & (GONE | READ & ~1):
-            self._end_greeting(stream)
-
-    def _connect(self, stream: HostStream, guest_port: int, greeting_size: int) -> None:
-        stream.receive(greeting_size)
-        self._greeting.discard(stream)
-        connection = self.muxer.connect(stream, guest_port, self._clock.now_s())
-        stream.watch(partial(self._on_stream, connection))
-
-    def _end_greeting(self, stream: HostStream) -> None:
-        self._greeting.discard(stream)
-        stream.close()
-
-    def _on_stream(self, connection: Connection, events: int) -> None:
-        self.muxer.on_stream(connection, readable=bool(events & (READ | GONE)), writable=bool(events & (WRITE | GONE)))
-
-    def _dial(self, connection: Connection) -> Stream | None:
-        connected = streams.dial(f"{self._uds_path}_{connection.host_port}")
-        if connected is None:
-            return None
-        stream = HostStream(self._reactor, connected)
-        stream.watch(partial(self._on_stream, connection))
-        return stream

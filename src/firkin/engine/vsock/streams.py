@@ -6,6 +6,7 @@ import errno
 import os
 import select
 import socket
+from contextlib import suppress
 
 from firkin.engine.vsock.reactor import EDGE, READ, WRITE, Handler, Reactor
 
@@ -47,10 +48,8 @@ class HostStream:
         self._shutdown(socket.SHUT_RD)
 
     def _shutdown(self, how: int) -> None:
-        try:
+        with suppress(OSError):  # the other side was faster
             self._socket.shutdown(how)
-        except OSError:
-            pass  # the other side was faster
 
     def gone(self) -> bool:
         poll = select.poll()

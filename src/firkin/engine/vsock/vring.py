@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from firkin.engine.vsock.ring import RingLayout, SplitRing
@@ -32,7 +33,5 @@ class Vring:
         fd = self.fds[name]
         if fd == NO_FD:
             return
-        try:
+        with suppress(BlockingIOError):  # the counter is full: QEMU has unseen rings enough
             os.eventfd_write(fd, 1)
-        except BlockingIOError:
-            pass  # the counter is full: QEMU has unseen rings enough
