@@ -26,9 +26,9 @@ from firkin.agent.messages import (
     encode_winsize,
 )
 from firkin.agent.session import OUTPUT_WINDOW, DeadlinePassed, Session, Sink
-from firkin.agent.sockets import connect_unix
 from firkin.agent.stdin import Stdin
 from firkin.errors import AgentError
+from firkin.host.unix import connect_unix
 
 __all__ = ["AgentConnection", "ExecRefused", "ExecResult", "ExitStatus", "HelloListener", "connect"]
 

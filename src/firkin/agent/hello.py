@@ -12,8 +12,8 @@ from types import TracebackType
 
 from firkin.agent.frames import FrameReader
 from firkin.agent.messages import Hello
-from firkin.agent.sockets import listen_unix
 from firkin.errors import AgentError, BootTimeout, HostError
+from firkin.host.unix import listen_unix
 
 HELLO_PORT = 1023
 CALL_LIMIT_S = 2.0  # for a guest that has connected to say its hello

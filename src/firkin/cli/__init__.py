@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 from typing import Any
 
@@ -72,7 +73,17 @@ def _invoke(argv: list[str] | None) -> int:
         return report(error)
     except BrokenPipeError:
         return 0  # whoever read our output has seen enough
+    except Exception as error:  # noqa: BLE001 - the last door: a bug is told in a line, its traceback on request
+        return _bug(error)
     return result if isinstance(result, int) else 0
+
+
+def _bug(error: Exception) -> int:
+    if os.environ.get("FIRKIN_DEBUG"):
+        raise error
+    click.echo(f"error: internal: {type(error).__name__}: {error}", err=True)
+    click.echo("hint: FIRKIN_DEBUG=1 shows where; please report it with that", err=True)
+    return EXIT_FIRKIN
 
 
 def report(error: FirkinError) -> int:

@@ -12,8 +12,10 @@ from pathlib import Path
 
 import msgspec
 
+from firkin.host import netns as namespaces
+from firkin.host import sysctl
 from firkin.net import links
-from firkin.net.plan import LinkPlan, NetworkPlan
+from firkin.net.plan import LinkPlan, NetworkPlan, decode_address, encode_address
 from firkin.store.journal import Journal
 from firkin.vmm import process as vmm_process
 
@@ -50,6 +52,28 @@ class NetworkUp(Change, frozen=True, tag="network"):
         links.delete_network(self.plan)
 
 
+class SysctlSet(Change, frozen=True, tag="sysctl"):
+    """A kernel setting; `former` was read before the change was written down."""
+
+    netns: str | None
+    key: str
+    former: str
+    value: str
+
+    def do(self) -> None:
+        self._write(self.value)
+
+    def undo(self) -> None:
+        if self.netns is None or namespaces.exists(self.netns):
+            self._write(self.former)
+
+    def _write(self, value: str) -> None:
+        if self.netns is None:
+            sysctl.write(self.key, value)
+        else:
+            namespaces.run_in(self.netns, lambda: sysctl.write(self.key, value))
+
+
 class LinkUp(Change, frozen=True, tag="link"):
     """A tap on a network's bridge."""
 
@@ -71,7 +95,7 @@ class EngineUp(Change, frozen=True, tag="engine"):
         vmm_process.end(self.machine_id)
 
 
-AnyChange = Folder | NetworkUp | LinkUp | EngineUp
+AnyChange = Folder | NetworkUp | SysctlSet | LinkUp | EngineUp
 
 
 class Ledger:
@@ -82,13 +106,14 @@ class Ledger:
 
     def do(self, owner: str, change: AnyChange) -> None:
         """Write the change down, then do it."""
-        self._journal.write(owner, msgspec.json.encode(change).decode())
+        self._journal.write(owner, msgspec.json.encode(change, enc_hook=encode_address).decode())
         change.do()
 
     def undo_all(self, owner: str) -> None:
         """Take back everything of this owner. What fails stays in the journal, for the next try."""
         for entry in self._journal.newest_first(owner):
-            msgspec.json.decode(entry.value, type=AnyChange).undo()
+            change: AnyChange = msgspec.json.decode(entry.value, type=AnyChange, dec_hook=decode_address)
+            change.undo()
             self._journal.strike(entry.number)
 
     def owners(self) -> list[str]:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from firkin.agent.client import HelloListener
+from firkin.agent.hello import HelloListener
 from firkin.agent.initrd import build_initrd
-from firkin.errors import BootTimeout
+from firkin.errors import BootTimeout, GuestError
 from firkin.host.files import write_atomic
 from firkin.host.process import ProcessRef
 from firkin.manager import keys, networks
@@ -24,7 +25,6 @@ from firkin.store.images import Image
 from firkin.store.kernels import Kernel
 from firkin.store.machines import Lifetime, MachineRecord, State
 from firkin.vmm import backend, boot
-from firkin.vmm.client import to_json
 from firkin.vmm.process import Station, open_api, spawn, tail
 
 
@@ -42,6 +42,7 @@ class Launch:
     link: LinkPlan | None = None
     engine: ProcessRef | None = None
     listener: HelloListener | None = None
+    cleanup: ExitStack = field(default_factory=ExitStack)  # what only the boot needs
 
     @property
     def run(self) -> Path:
@@ -90,13 +91,16 @@ def new_record(spec: MachineSpec, lifetime: Lifetime, engine: str, network: str)
 def make_folders(launch: Launch) -> None:
     """Private folders for logs and for boot files."""
     launch.home.mkdir(parents=True, exist_ok=True, mode=0o700)
+    launch.station.engine_log.touch()
     launch.context.ledger.do(launch.record.id, Folder(str(launch.run)))
 
 
 def start_engine(launch: Launch) -> None:
     """Spawn the VMM; it starts up while the steps after this one work."""
     launch.context.ledger.do(launch.record.id, EngineUp(launch.record.id))
-    launch.engine = spawn(backend.argv(launch.record.engine, launch.record.id), launch.station)
+    launch.engine = spawn(
+        backend.argv(launch.record.engine, launch.record.id, launch.station.engine_log), launch.station
+    )
     launch.context.machines.update(launch.record.id, pid=launch.engine.pid, pid_started=launch.engine.started)
 
 
@@ -126,8 +130,8 @@ def configure_and_start(launch: Launch) -> None:
         kernel=blobs.path(launch.kernel.digest), root=blobs.path(launch.image.digest), tap=link.tap, mac=link.mac
     )
     config = boot.vm_config(launch.record.spec, parts)
-    write_atomic(launch.run / "vm_config.json", to_json(config) + "\n", mode=0o600)
-    launch.listener = HelloListener(launch.run / boot.VSOCK_SOCKET)
+    write_atomic(launch.run / "vm_config.json", boot.to_json(config) + "\n", mode=0o600)
+    launch.listener = launch.cleanup.enter_context(HelloListener(launch.run / boot.VSOCK_SOCKET))
     with open_api(launch.spawned(), launch.station) as api:
         for call in boot.calls(config):
             api.call(call)
@@ -139,11 +143,15 @@ def await_agent(launch: Launch) -> None:
     timeout_s = launch.record.spec.boot_timeout_s
     try:
         hello = launch.listener.wait(timeout_s, launch.spawned().alive)
-    except BootTimeout as error:
-        console = tail(launch.station.console_log)
-        raise BootTimeout(f"{error}\nconsole:\n{console}\nVMM:\n{tail(launch.station.engine_log)}") from error
-    for phase, milliseconds in hello.timings_ms.items():
-        launch.timeline[f"guest: {phase}"] = milliseconds
+    except GuestError as error:
+        console, engine = tail(launch.station.console_log), tail(launch.station.engine_log)
+        raise BootTimeout(f"{error}\nconsole:\n{console}\nVMM:\n{engine}", hint="firkin doctor") from error
+    launch.timeline |= {
+        "guest: init": hello.init_ms,
+        "guest: root mounted": hello.root_ms,
+        "guest: network up": hello.network_ms,
+        "guest: agent ready": hello.ready_ms,
+    }
 
 
 Step = Callable[[Launch], None]
@@ -161,14 +169,11 @@ BOOT: tuple[tuple[str, Step], ...] = (
 
 def carry_out(launch: Launch) -> MachineRecord:
     """Run the steps. The caller holds the machine's lock and undoes everything if one of them fails."""
-    try:
+    with launch.cleanup:
         for phase, act in BOOT:
             with step(f"{launch.record.name}: {phase}"):
                 act(launch)
             launch.mark(phase)
-    finally:
-        if launch.listener is not None:
-            launch.listener.close()
     return launch.context.machines.update(
         launch.record.id, state=State.RUNNING, started_at=time.time(), timeline=launch.timeline
     )

@@ -14,6 +14,7 @@ from typing import Self, TypeVar
 from firkin.agent.client import AgentConnection, ExecResult, connect
 from firkin.errors import FirkinError, NotFound, UsageError
 from firkin.host.lock import locked
+from firkin.host.netns import run_in
 from firkin.host.process import ProcessRef
 from firkin.host.wait import wait_until
 from firkin.manager import keys, networks, reconcile
@@ -88,7 +89,7 @@ class Machine:
         slot = self._context.leases.slot(self.id)
         if slot is None:
             raise UsageError(f"machine {self.record.name!r} is not running", hint="firkin ls")
-        return plan_link(self.network, slot, tag=self._context.tag)
+        return plan_link(self.network, slot)
 
     def host_address(self) -> IPv4Address:
         """The host's own address beside the bridge's: what the guest reaches only by routing."""
@@ -97,9 +98,11 @@ class Machine:
     def await_port(self, port: int, *, timeout_s: float) -> bool:
         """Wait until a TCP port of the guest accepts connections; False when `timeout_s` seconds passed first."""
 
+        address = self.address  # read here: `inside` calls from another thread, and the store belongs to this one
+
         def accepts() -> bool:
             try:
-                socket.create_connection((self.address, port), timeout=1.0).close()
+                socket.create_connection((address, port), timeout=1.0).close()
             except OSError:
                 return False
             return True
@@ -155,8 +158,6 @@ class Machine:
 
     def inside(self, act: Callable[[], T]) -> T:
         """Call `act` in the namespace of the machine's network, where its address is reachable."""
-        from firkin.host.netns import run_in
-
         netns = self.network.netns
         return act() if netns is None else run_in(netns, act)
 

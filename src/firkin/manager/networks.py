@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from firkin.manager.changes import LinkUp, NetworkUp
+from firkin.host import sysctl
+from firkin.manager.changes import LinkUp, NetworkUp, SysctlSet
 from firkin.manager.context import Context
 from firkin.net.plan import LinkPlan, NetworkPlan, plan_link, plan_network
+from firkin.settings import NetworkMode
+
+FORWARDING = "net.ipv4.ip_forward"
 
 
 def owner_of(network: str) -> str:
@@ -23,10 +27,17 @@ def join(context: Context, network: NetworkPlan, machine_id: str) -> LinkPlan:
         owner = owner_of(network.name)
         slot = context.leases.take(network.name, machine_id)
         if not context.ledger.holds(owner):
-            context.ledger.do(owner, NetworkUp(network))
-        link = plan_link(network, slot, tag=context.tag)
+            _bring_up(context, owner, network)
+        link = plan_link(network, slot)
         context.ledger.do(machine_id, LinkUp(link))
     return link
+
+
+def _bring_up(context: Context, owner: str, network: NetworkPlan) -> None:
+    context.ledger.do(owner, NetworkUp(network))
+    if network.mode is NetworkMode.HOST:  # guests go out by way of the host
+        former = sysctl.read(FORWARDING)
+        context.ledger.do(owner, SysctlSet(netns=None, key=FORWARDING, former=former, value="1"))
 
 
 def sweep(context: Context, network: str) -> None:

@@ -1,0 +1,1 @@
+"""From a network's name to packets: `plan` decides, `links` and `firewall` carry out."""

@@ -12,7 +12,7 @@ import pytest
 
 from firkin.agent.hello import HelloListener
 from firkin.agent.messages import Hello
-from firkin.agent.sockets import connect_unix
+from firkin.host.unix import connect_unix
 from firkin.errors import AgentError, BootTimeout, HostError
 
 HELLO = Hello(pid=2, ready_ms=250, hostname="web")

@@ -6,8 +6,7 @@ import json
 from pathlib import Path
 
 from firkin.spec import MachineSpec
-from firkin.vmm.boot import Parts, calls, vm_config
-from firkin.vmm.client import to_json
+from firkin.vmm.boot import Parts, calls, to_json, vm_config
 
 PARTS = Parts(kernel=Path("/k/vmlinux"), root=Path("/i/root.squashfs"), tap="fk0", mac="06:00:c0:a8:05:03")
 
