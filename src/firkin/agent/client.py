@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
+import select
 import socket
 import time
 from collections import deque
@@ -13,6 +15,7 @@ from pathlib import Path
 from types import TracebackType
 
 from firkin.agent.frames import Frame, FrameReader, Kind
+from firkin.agent.hello import HelloListener
 from firkin.agent.messages import (
     ExecRefused,
     ExitStatus,
@@ -22,12 +25,12 @@ from firkin.agent.messages import (
     encode_signal,
     encode_winsize,
 )
-from firkin.agent.session import OUTPUT_WINDOW, Session, Sink
+from firkin.agent.session import OUTPUT_WINDOW, DeadlinePassed, Session, Sink
 from firkin.agent.stdin import Stdin
 from firkin.errors import AgentError
 from firkin.host.unix import connect_unix
 
-__all__ = ["AgentConnection", "ExecRefused", "ExecResult", "ExitStatus", "connect"]
+__all__ = ["AgentConnection", "ExecRefused", "ExecResult", "ExitStatus", "HelloListener", "connect"]
 
 AGENT_PORT = 1024
 REPLY_TIMEOUT_S = 10.0
@@ -58,6 +61,21 @@ class _Keeper:
         room = self._limit - len(self.data)
         self.data += piece[:room]
         self.truncated = self.truncated or len(piece) > room
+
+
+def _sink(target: Sink | int | None) -> Sink | None:
+    return functools.partial(_write_all, target) if isinstance(target, int) else target
+
+
+def _write_all(fd: int, data: bytes) -> None:
+    left = memoryview(data)
+    while left:
+        try:
+            left = left[os.write(fd, left) :]
+        except BlockingIOError:
+            poller = select.poll()
+            poller.register(fd, select.POLLOUT)
+            poller.poll()
 
 
 class AgentConnection:
@@ -109,13 +127,14 @@ class AgentConnection:
         tty: tuple[int, int] | None = None,
         stdin: bytes | int | None = None,
         timeout_s: float | None = None,
-        on_stdout: Sink | None = None,
-        on_stderr: Sink | None = None,
+        stdout: Sink | int | None = None,
+        stderr: Sink | int | None = None,
     ) -> ExitStatus:
         """Run a program until its end; never through a shell.
 
         `env` holds NAME=VALUE beyond the image's, `tty` is (rows, columns) of a terminal to run it on, `stdin` bytes or
-        a descriptor to read (None: /dev/null). Output goes to the sinks as it comes; without one it is dropped.
+        a descriptor to read (None: /dev/null). Output goes as it comes to a descriptor or a callable; None drops it.
+        What a callable or a write to a descriptor raises ends the program and comes through.
 
         Raises:
             ExecRefused: it did not start.
@@ -126,19 +145,18 @@ class AgentConnection:
             argv, env=env, cwd=cwd, user=user, tty=tty, stdin=source.wanted,
             window=OUTPUT_WINDOW, stream=self._last_stream + 1,
         )  # fmt: skip
-        session = self._session(source, {Kind.STDOUT: on_stdout, Kind.STDERR: on_stderr}, timeout_s)
+        session = self._session(source, {Kind.STDOUT: _sink(stdout), Kind.STDERR: _sink(stderr)}, timeout_s)
+        session.fault = functools.partial(decode_error, program=os.fsdecode(argv[0]), cwd=cwd, user=user)
         try:
             self._send(request)
             return session.run()
         except ExecRefused:
             raise
-        except TimeoutError as error:
+        except DeadlinePassed as error:
             self.close()
             raise AgentError(f"{argv[0]!s}: still running after {timeout_s:g} s; killed") from error
-        except BaseException as error:
+        except BaseException:
             self.close()
-            if isinstance(error, OSError):
-                raise AgentError(f"the connection to the guest's agent broke: {error}") from error
             raise
         finally:
             self._running = None
@@ -160,9 +178,7 @@ class AgentConnection:
             ExecRefused, AgentError: as `exec`.
         """
         out, err = _Keeper(max_kept), _Keeper(max_kept)
-        status = self.exec(
-            argv, env=env, cwd=cwd, user=user, stdin=stdin, timeout_s=timeout_s, on_stdout=out, on_stderr=err
-        )
+        status = self.exec(argv, env=env, cwd=cwd, user=user, stdin=stdin, timeout_s=timeout_s, stdout=out, stderr=err)
         return ExecResult(status.returncode, bytes(out.data), bytes(err.data), out.truncated or err.truncated)
 
     def resize(self, rows: int, columns: int) -> None:
@@ -201,7 +217,9 @@ class AgentConnection:
         self._last_stream += 1
         self._running = self._last_stream
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
-        return Session(self._sock, self._reader, self._last_stream, source, sinks, self._pending, self._waker, deadline)
+        return Session(
+            self._sock, self._reader, self._last_stream, source, sinks, self._pending, self._waker, deadline=deadline
+        )
 
     def _queue(self, frame: bytes) -> None:
         self._pending.append(frame)
