@@ -29,5 +29,5 @@ def test_an_option_that_the_source_does_not_know_is_named(tmp_path: Path) -> Non
     tree = tmp_path / "linux"
     tree.mkdir()
     (tree / "Makefile").write_text("allnoconfig olddefconfig:\n\techo CONFIG_SMP=y > .config\n")
-    with pytest.raises(HostError, match="linux does not take .*CONFIG_OVERLAY_FS=y"):
+    with pytest.raises(HostError, match=r"linux does not take .*CONFIG_OVERLAY_FS=y"):
         build.configure(tree)
