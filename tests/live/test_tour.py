@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -17,7 +18,11 @@ pytestmark = [pytest.mark.live, pytest.mark.slow]
 def start_tour(home: Path) -> subprocess.Popen[str]:
     environ = os.environ | {"FIRKIN_HOME": str(home)}
     return subprocess.Popen(
-        ["firkin", "tour", "--json"], env=environ, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        [str(Path(sys.executable).parent / "firkin"), "tour", "--json"],
+        env=environ,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
     )
 
 

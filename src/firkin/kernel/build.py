@@ -87,8 +87,8 @@ def provide(name: str, blobs: Blobs) -> Kernel:
     origin = package.newest(METAPACKAGE, SOURCE_PREFIX)
     with blobs.workspace("kernel") as folder:
         check_space(folder, shutil.disk_usage(folder).free >> 20)
-        tree = _unpacked(origin, folder)
-        _configure(tree)
+        tree = unpack(origin, folder)
+        configure(tree)
         with step("Compiling Linux") as progress:
             compile_in(tree, progress)
         return _adopt(name, _describe(origin), tree, blobs)
@@ -107,7 +107,13 @@ def check_space(folder: Path, free_mib: int) -> None:
         )
 
 
-def _unpacked(origin: package.Package, folder: Path) -> Path:
+def unpack(origin: package.Package, folder: Path) -> Path:
+    """Lay the source below `folder`; answers its own folder.
+
+    Raises:
+        HostError: the package cannot be fetched.
+        NoSpace: the disk filled up.
+    """
     package.unpack(package.fetch(origin, folder), folder / "root")
     archive = next((folder / "root/usr/src").glob("linux-source-*.tar.*"))
     with step("Unpacking Linux"):
@@ -116,10 +122,15 @@ def _unpacked(origin: package.Package, folder: Path) -> Path:
     return folder / origin.name
 
 
-def _configure(tree: Path) -> None:
+def configure(tree: Path) -> None:
+    """Write the tree's .config: our options, and the kernel's own defaults for what they bring along.
+
+    Raises:
+        HostError: options of ours did not survive; they are named.
+    """
     with step("Configuring Linux"):
         _make(tree, "allnoconfig")
-        # A later line wins; what our options bring along then takes the kernel's own defaults.
+        # Of two lines for an option the later one wins.
         with (tree / ".config").open("a") as file:
             file.write(fragment())
         _make(tree, "olddefconfig")
