@@ -23,8 +23,8 @@ from firkin.agent.client import AgentConnection, ExecRefused, ExitStatus, connec
 from firkin.agent.frames import HEADER, MAGIC, STDIN_WINDOW, Frame, FrameReader, Kind
 from firkin.agent.initrd import GuestConfig, GuestFile, Interface, render_config
 from firkin.agent.messages import Hello, encode_exec, encode_window
-from firkin.host.unix import connect_unix, listen_unix
 from firkin.errors import AgentError
+from firkin.host.unix import connect_unix, listen_unix
 from firkin.host.wait import wait_until
 
 pytestmark = pytest.mark.live

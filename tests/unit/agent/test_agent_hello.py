@@ -12,8 +12,8 @@ import pytest
 
 from firkin.agent.hello import HelloListener
 from firkin.agent.messages import Hello
-from firkin.host.unix import connect_unix
 from firkin.errors import AgentError, BootTimeout, HostError
+from firkin.host.unix import connect_unix
 
 HELLO = Hello(pid=2, ready_ms=250, hostname="web")
 
