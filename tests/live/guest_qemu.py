@@ -59,7 +59,7 @@ class Guest:
             "-append", f"{BOOT_ARGS} tsc_early_khz={tsc_khz()}",
             "-netdev", "hubport,id=n0,hubid=0", "-device", f"virtio-net-device,netdev=n0,mac={MAC}",
         ]  # fmt: skip
-        for index, (disk, readonly) in reversed(list(enumerate(drives))):  # the last one given becomes vda
+        for index, (disk, readonly) in enumerate(drives):  # the first one becomes vda
             argv += ["-drive", f"id=d{index},file={disk},format=raw,if=none,readonly={readonly}"]
             argv += ["-device", f"virtio-blk-device,drive=d{index}"]
         self.started = time.monotonic()

@@ -122,13 +122,12 @@ def test_a_slow_reader_slows_the_program_and_not_the_agent(agent: Agent) -> None
             assert other.run("echo", "fine").stdout == b"fine\n"
 
 
-def test_stdin_may_be_a_descriptor_and_output_too(agent: Agent, tmp_path: Path) -> None:
-    source, target = tmp_path / "in", tmp_path / "out"
+def test_stdin_may_be_a_descriptor(agent: Agent, tmp_path: Path) -> None:
+    source, out = tmp_path / "in", list[bytes]()
     source.write_bytes(b"x" * 300_000)
-    with agent.connect() as guest, source.open("rb") as stdin, target.open("wb") as stdout:
-        status = guest.exec(["cat"], stdin=stdin.fileno(), stdout=stdout.fileno())
-    assert status == ExitStatus(code=0)
-    assert target.read_bytes() == b"x" * 300_000
+    with agent.connect() as guest, source.open("rb") as stdin:
+        assert guest.exec(["cat"], stdin=stdin.fileno(), on_stdout=out.append) == ExitStatus(code=0)
+    assert b"".join(out) == b"x" * 300_000
 
 
 def test_a_program_that_does_not_read_does_not_hold_us(agent: Agent) -> None:
@@ -177,7 +176,7 @@ def test_a_terminal_has_size_echo_and_control_keys(agent: Agent) -> None:
     read, write = os.pipe()
     os.write(write, b"echo typed\nstty size\n\x04")
     with agent.connect() as guest, os.fdopen(write, "wb"):
-        status = guest.exec(["sh", "-i"], tty=(33, 77), stdin=read, stdout=out.append, env=["PS1=$"])
+        status = guest.exec(["sh", "-i"], tty=(33, 77), stdin=read, on_stdout=out.append, env=["PS1=$"])
     os.close(read)
     assert status.code == 0
     screen = b"".join(out)
@@ -196,7 +195,7 @@ def test_control_c_reaches_the_foreground_program(agent: Agent) -> None:
 
     with agent.connect() as guest:
         status = guest.exec(["sh", "-c", "echo ready; exec sleep 60"], tty=(24, 80), stdin=read,
-                            stdout=interrupt_once_running)  # fmt: skip
+                            on_stdout=interrupt_once_running)  # fmt: skip
     os.close(read)
     os.close(write)
     assert status == ExitStatus(signal=signal.SIGINT)
@@ -214,14 +213,14 @@ def test_resize_and_signal_come_from_another_thread(agent: Agent) -> None:
                 threading.Thread(target=guest.signal, args=(signal.SIGTERM,)).start()
 
         script = "trap 'stty size' WINCH; echo ready; while :; do sleep 0.02; done"
-        status = guest.exec(["bash", "-c", script], tty=(5, 5), stdout=act, timeout_s=20)
+        status = guest.exec(["bash", "-c", script], tty=(5, 5), on_stdout=act, timeout_s=20)
     assert status == ExitStatus(signal=signal.SIGTERM)
 
 
 def test_a_terminal_closes_with_its_program_though_others_hold_it(agent: Agent) -> None:
     out: list[bytes] = []
     with agent.connect() as guest:
-        status = guest.exec(["sh", "-c", "sleep 60 & echo done"], tty=(24, 80), stdout=out.append, timeout_s=20)
+        status = guest.exec(["sh", "-c", "sleep 60 & echo done"], tty=(24, 80), on_stdout=out.append, timeout_s=20)
     assert (status.code, b"".join(out)) == (0, b"done\r\n")
 
 
@@ -242,7 +241,7 @@ def test_a_failing_sink_ends_the_program_and_comes_through(agent: Agent) -> None
         raise BrokenPipeError
 
     with agent.connect() as guest, pytest.raises(BrokenPipeError):
-        guest.exec(["yes"], stdout=fail)
+        guest.exec(["yes"], on_stdout=fail)
 
 
 def test_many_programs_run_at_once(agent: Agent) -> None:
@@ -338,8 +337,10 @@ def test_no_frames_whatever_harm_the_agent(agent: Agent, frames: list[tuple[int,
 def test_execs_with_broken_lengths_are_refused(agent: Agent) -> None:
     good = encode_exec(["true"], window=100)[HEADER.size :]
     with agent.connect() as guest:
-        for at in range(8, len(good), 4):
-            broken = good[:at] + struct.pack("<I", 2**31) + good[at + 4 :]
+        blobs = (8, 17, 21, 25)  # where argv, environment, folder and user have their lengths
+        for at, broken in [(at, good[:at] + struct.pack("<I", 2**31) + good[at + 4 :]) for at in blobs] + [
+            (at, good[:at]) for at in range(len(good))
+        ]:
             guest._send(Frame(Kind.EXEC, broken, 100 + at).encode())
             with pytest.raises(AgentError):
                 guest._receive_one()

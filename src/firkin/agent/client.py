@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
-import select
 import socket
 import time
 from collections import deque
@@ -63,21 +62,6 @@ class _Keeper:
         self.truncated = self.truncated or len(piece) > room
 
 
-def _sink(target: Sink | int | None) -> Sink | None:
-    return functools.partial(_write_all, target) if isinstance(target, int) else target
-
-
-def _write_all(fd: int, data: bytes) -> None:
-    left = memoryview(data)
-    while left:
-        try:
-            left = left[os.write(fd, left) :]
-        except BlockingIOError:
-            poller = select.poll()
-            poller.register(fd, select.POLLOUT)
-            poller.poll()
-
-
 class AgentConnection:
     """One connection. It runs one program at a time; open another for the next one beside it.
 
@@ -127,14 +111,14 @@ class AgentConnection:
         tty: tuple[int, int] | None = None,
         stdin: bytes | int | None = None,
         timeout_s: float | None = None,
-        stdout: Sink | int | None = None,
-        stderr: Sink | int | None = None,
+        on_stdout: Sink | None = None,
+        on_stderr: Sink | None = None,
     ) -> ExitStatus:
         """Run a program until its end; never through a shell.
 
         `env` holds NAME=VALUE beyond the image's, `tty` is (rows, columns) of a terminal to run it on, `stdin` bytes or
-        a descriptor to read (None: /dev/null). Output goes as it comes to a descriptor or a callable; None drops it.
-        What a callable or a write to a descriptor raises ends the program and comes through.
+        a descriptor to read (None: /dev/null). Output goes to the callables as it comes; None drops it. What a
+        callable raises ends the program and comes through.
 
         Raises:
             ExecRefused: it did not start.
@@ -145,7 +129,7 @@ class AgentConnection:
             argv, env=env, cwd=cwd, user=user, tty=tty, stdin=source.wanted,
             window=OUTPUT_WINDOW, stream=self._last_stream + 1,
         )  # fmt: skip
-        session = self._session(source, {Kind.STDOUT: _sink(stdout), Kind.STDERR: _sink(stderr)}, timeout_s)
+        session = self._session(source, {Kind.STDOUT: on_stdout, Kind.STDERR: on_stderr}, timeout_s)
         session.fault = functools.partial(decode_error, program=os.fsdecode(argv[0]), cwd=cwd, user=user)
         try:
             self._send(request)
@@ -178,7 +162,9 @@ class AgentConnection:
             ExecRefused, AgentError: as `exec`.
         """
         out, err = _Keeper(max_kept), _Keeper(max_kept)
-        status = self.exec(argv, env=env, cwd=cwd, user=user, stdin=stdin, timeout_s=timeout_s, stdout=out, stderr=err)
+        status = self.exec(
+            argv, env=env, cwd=cwd, user=user, stdin=stdin, timeout_s=timeout_s, on_stdout=out, on_stderr=err
+        )
         return ExecResult(status.returncode, bytes(out.data), bytes(err.data), out.truncated or err.truncated)
 
     def resize(self, rows: int, columns: int) -> None:

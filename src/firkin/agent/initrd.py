@@ -53,7 +53,7 @@ class GuestConfig:
     init: str | None = None
     entrypoint: tuple[str, ...] = ()
     env: tuple[str, ...] = ()
-    working_dir: str | None = None
+    workdir: str | None = None
     user: str | None = None
     seed: bytes = b""
 
@@ -123,7 +123,7 @@ def _statements(config: GuestConfig) -> Iterator[tuple[str | bytes, ...]]:
         yield "interface", port.mac, str(port.address), *([str(port.gateway)] if port.gateway else [])
     for file in (*_identity_files(config), *config.files):
         yield "file", f"{file.mode:o}", str(file.uid), str(file.gid), file.path, file.data
-    for key, value in (("init", config.init), ("workdir", config.working_dir), ("user", config.user)):
+    for key, value in (("init", config.init), ("workdir", config.workdir), ("user", config.user)):
         if value:
             yield key, value
     yield from (("arg", word) for word in config.entrypoint)

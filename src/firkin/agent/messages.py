@@ -75,16 +75,6 @@ class Hello:
             )
         return cls(lowest, highest, pid, init, root, network, ready, name.decode(errors="replace"))
 
-    @property
-    def timings_ms(self) -> dict[str, int]:
-        """When each phase of the boot was reached, in the order in which they come."""
-        return {
-            "init started": self.init_ms,
-            "root mounted": self.root_ms,
-            "network up": self.network_ms,
-            "agent ready": self.ready_ms,
-        }
-
 
 @dataclass(frozen=True, slots=True)
 class ExitStatus:

@@ -100,7 +100,7 @@ def test_each_part_of_a_machine_has_its_statement() -> None:
         files=(GuestFile("/a b", b"\0%\n", 0o600, 1, 2),),
         entrypoint=("sh", "-c", ""),
         env=("A= b",),
-        working_dir="/srv",
+        workdir="/srv",
         user="anna",
         seed=b"\0\xff",
     )

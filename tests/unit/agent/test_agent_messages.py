@@ -35,9 +35,7 @@ def error(code: int, text: bytes) -> Frame:
 
 def test_hello_comes_back_with_its_timings() -> None:
     hello = Hello(pid=7, init_ms=200, root_ms=220, network_ms=230, ready_ms=240, hostname="web-1")
-    again = Hello.decode(one(hello.encode(Kind.HELLO_ACK)))
-    assert again == hello
-    assert list(again.timings_ms.items())[-1] == ("agent ready", 240)
+    assert Hello.decode(one(hello.encode(Kind.HELLO_ACK))) == hello
 
 
 def test_another_version_is_refused_with_what_to_do() -> None:
