@@ -24,7 +24,7 @@ def join(context: Context, network: NetworkPlan, machine_id: str) -> LinkPlan:
         slot = context.leases.take(network.name, machine_id)
         if not context.ledger.holds(owner):
             context.ledger.do(owner, NetworkUp(network))
-        link = plan_link(network, slot, tag=context.tag)
+        link = plan_link(network, slot)
         context.ledger.do(machine_id, LinkUp(link))
     return link
 
