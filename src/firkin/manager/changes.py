@@ -13,6 +13,7 @@ from pathlib import Path
 import msgspec
 
 from firkin.net import links
+from firkin.net.forwarding import SysctlChange
 from firkin.net.plan import LinkPlan, NetworkPlan
 from firkin.store.journal import Journal
 from firkin.vmm import process as vmm_process
@@ -36,6 +37,18 @@ class Folder(Change, frozen=True, tag="folder"):
 
     def undo(self) -> None:
         shutil.rmtree(self.path, ignore_errors=True)
+
+
+class Setting(Change, frozen=True, tag="setting"):
+    """A kernel setting of the host, with the value it had."""
+
+    change: SysctlChange
+
+    def do(self) -> None:
+        self.change.apply()
+
+    def undo(self) -> None:
+        self.change.restore()
 
 
 class NetworkUp(Change, frozen=True, tag="network"):
@@ -71,7 +84,7 @@ class EngineUp(Change, frozen=True, tag="engine"):
         vmm_process.end(self.machine_id)
 
 
-AnyChange = Folder | NetworkUp | LinkUp | EngineUp
+AnyChange = Folder | Setting | NetworkUp | LinkUp | EngineUp
 
 
 class Ledger:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from firkin.manager.changes import LinkUp, NetworkUp
+from firkin.manager.changes import LinkUp, NetworkUp, Setting
 from firkin.manager.context import Context
+from firkin.net.forwarding import network_changes
 from firkin.net.plan import LinkPlan, NetworkPlan, plan_link, plan_network
 
 
@@ -23,6 +24,8 @@ def join(context: Context, network: NetworkPlan, machine_id: str) -> LinkPlan:
         owner = owner_of(network.name)
         slot = context.leases.take(network.name, machine_id)
         if not context.ledger.holds(owner):
+            for change in network_changes(network):
+                context.ledger.do(owner, Setting(change))
             context.ledger.do(owner, NetworkUp(network))
         link = plan_link(network, slot)
         context.ledger.do(machine_id, LinkUp(link))
