@@ -26,19 +26,12 @@ def unique() -> str:
 
 
 @contextmanager
-def namespace(*, loopback: bool = True) -> Iterator[str]:
+def namespace() -> Iterator[str]:
     """A fresh namespace without IPv6, whose address detection would change what tests compare."""
     name = f"fktest-{unique()}"
     netns.create(name)
-
-    def furnish() -> None:
-        sysctl.write("net/ipv6/conf/default/disable_ipv6", "1")
-        if loopback:
-            with Rtnl() as rtnl:
-                rtnl.change("lo", up=True)
-
     try:
-        netns.run_in(name, furnish)
+        netns.run_in(name, lambda: sysctl.write("net/ipv6/conf/default/disable_ipv6", "1"))
         yield name
     finally:
         netns.delete(name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 from typing import Any
 
@@ -35,10 +36,10 @@ VERBS = {
 class LazyGroup(click.Group):
     """A group whose commands are named in a table and imported when asked for."""
 
-    def list_commands(self, ctx: click.Context) -> list[str]:
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
         return list(VERBS)
 
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002 - click's signature
         if cmd_name not in VERBS:
             return None
         module, attribute = VERBS[cmd_name].split(":")
@@ -72,7 +73,17 @@ def _invoke(argv: list[str] | None) -> int:
         return report(error)
     except BrokenPipeError:
         return 0  # whoever read our output has seen enough
+    except Exception as error:  # noqa: BLE001 - the last door: a bug is told in a line, its traceback on request
+        return _bug(error)
     return result if isinstance(result, int) else 0
+
+
+def _bug(error: Exception) -> int:
+    if os.environ.get("FIRKIN_DEBUG"):
+        raise error
+    click.echo(f"error: internal: {type(error).__name__}: {error}", err=True)
+    click.echo("hint: FIRKIN_DEBUG=1 shows where; please report it with that", err=True)
+    return EXIT_FIRKIN
 
 
 def report(error: FirkinError) -> int:

@@ -8,6 +8,7 @@ import msgspec
 from firkin.cli.output import ago, print_json, print_table
 from firkin.errors import FirkinError
 from firkin.manager.firkin import Firkin
+from firkin.net.plan import encode_address
 from firkin.store.machines import MachineRecord
 
 NAMES = click.argument("names", nargs=-1, required=True, metavar="NAME...")
@@ -54,7 +55,7 @@ def inspect(name: str) -> None:
         }
         print_json(
             msgspec.to_builtins(machine.record)
-            | {"network_plan": msgspec.to_builtins(network, str_keys=True), "files": files}
+            | {"network_plan": msgspec.to_builtins(network, enc_hook=encode_address), "files": files}
         )
 
 

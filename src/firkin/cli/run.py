@@ -56,7 +56,10 @@ def run(
     **options: object,
 ) -> int:
     """Boot IMAGE. With a COMMAND run that in it, as `docker run` does; without one attach to its console."""
+    from firkin.cli.shell import after_dashes
+
     show_progress()
+    command = after_dashes(command)
     chosen = settings.load()
     chosen = replace(
         chosen,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable
 
 import click
 
@@ -24,21 +25,37 @@ def interact(machine: Machine, command: tuple[str, ...], *, tty: bool) -> int:
                 command,
                 tty=(size.lines, size.columns) if size else None,
                 stdin=sys.stdin.fileno(),
-                stdout=sys.stdout.fileno(),
-                stderr=sys.stderr.fileno(),
+                on_stdout=writer(sys.stdout.fileno()),
+                on_stderr=writer(sys.stderr.fileno()),
             )
     return status.returncode
 
 
+def writer(fd: int) -> Callable[[bytes], None]:
+    """A sink that writes all it is given, whatever the descriptor is."""
+
+    def write(data: bytes) -> None:
+        view = memoryview(data)
+        while view:
+            view = view[os.write(fd, view) :]
+
+    return write
+
+
+def after_dashes(command: tuple[str, ...]) -> tuple[str, ...]:
+    """The command itself: `--` before it only ends our own options."""
+    return command[1:] if command[:1] == ("--",) else command
+
+
 @click.command("exec", context_settings=PASS_THROUGH)
 @click.option("-t", "--tty", is_flag=True, help="Give the command a terminal.")
-@click.option("-i", "--interactive", is_flag=True, help="Accepted for docker's sake; stdin is always passed.")
+@click.option("-i", "--interactive", is_flag=True, expose_value=False, help="As in docker; stdin is always passed.")
 @click.argument("name")
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
-def exec_(name: str, tty: bool, interactive: bool, command: tuple[str, ...]) -> int:
+def exec_(name: str, tty: bool, command: tuple[str, ...]) -> int:
     """Run COMMAND in a running machine. Never through a shell: ask for one with `sh -c`."""
     with Firkin() as firkin:
-        return interact(firkin.machine(name), command, tty=tty)
+        return interact(firkin.machine(name), after_dashes(command), tty=tty)
 
 
 @click.command(context_settings=PASS_THROUGH)
@@ -52,7 +69,7 @@ def ssh(name: str, login: str, command: tuple[str, ...]) -> None:
     with Firkin() as firkin:
         machine = firkin.machine(name)
         machine.process()
-        argv, netns = machine.ssh_argv(command, user=login), machine.network.netns
+        argv, netns = machine.ssh_argv(after_dashes(command), user=login), machine.network.netns
     if netns is not None:
         enter(netns)
     os.execvp(argv[0], argv)

@@ -7,7 +7,7 @@ from firkin.fcapi.wire import Wire
 DEFAULT_BOOT_ARGS = "reboot=k panic=1 nomodule 8250.nr_uarts=0 i8042.noaux i8042.nomux i8042.dumbkbd swiotlb=noforce"
 
 
-class BootSource(Wire):
+class BootSource(Wire, frozen=True, kw_only=True):
     """PUT /boot-source. Kernel and initrd are opened when the call comes."""
 
     kernel_image_path: str

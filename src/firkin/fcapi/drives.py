@@ -20,7 +20,7 @@ class IoEngine(StrEnum):
     ASYNC = "Async"
 
 
-class Drive(Wire):
+class Drive(Wire, frozen=True, kw_only=True):
     """PUT /drives/{drive_id}."""
 
     drive_id: str

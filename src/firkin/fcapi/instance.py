@@ -6,9 +6,6 @@ from enum import StrEnum
 
 from firkin.fcapi.wire import Wire
 
-APP_NAME = "Firecracker"
-VERSION = "1.16.1"
-
 
 class InstanceState(StrEnum):
     NOT_STARTED = "Not started"
@@ -16,7 +13,7 @@ class InstanceState(StrEnum):
     PAUSED = "Paused"
 
 
-class InstanceInfo(Wire):
+class InstanceInfo(Wire, frozen=True, kw_only=True):
     """GET /."""
 
     id: str
@@ -25,7 +22,7 @@ class InstanceInfo(Wire):
     app_name: str
 
 
-class FirecrackerVersion(Wire):
+class FirecrackerVersion(Wire, frozen=True, kw_only=True):
     """GET /version."""
 
     firecracker_version: str
@@ -37,7 +34,7 @@ class ActionType(StrEnum):
     SEND_CTRL_ALT_DEL = "SendCtrlAltDel"
 
 
-class Action(Wire):
+class Action(Wire, frozen=True, kw_only=True):
     """PUT /actions."""
 
     action_type: ActionType
@@ -48,13 +45,13 @@ class VmState(StrEnum):
     RESUMED = "Resumed"
 
 
-class Vm(Wire):
+class Vm(Wire, frozen=True, kw_only=True):
     """PATCH /vm."""
 
     state: VmState
 
 
-class Fault(Wire):
+class Fault(Wire, frozen=True, kw_only=True):
     """Every 4xx body at the API level."""
 
     fault_message: str

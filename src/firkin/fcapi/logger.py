@@ -5,7 +5,7 @@ from __future__ import annotations
 from firkin.fcapi.wire import Wire
 
 
-class Logger(Wire):
+class Logger(Wire, frozen=True, kw_only=True):
     """PUT /logger. `level` is matched without regard to case: Off, Trace, Debug, Info, Warn, Warning, Error."""
 
     log_path: str | None = None

@@ -32,21 +32,24 @@ class HugePages(StrEnum):
 
 
 U8 = Annotated[int, Meta(ge=0, le=255)]
-USize = Annotated[int, Meta(ge=0, le=2**64 - 1)]
+USize = Annotated[int, Meta(ge=0)]  # msgspec cannot state a bound of 2**64 - 1
 
 
-class MachineConfiguration(Wire, omit_defaults=False):
-    """PUT and GET /machine-config."""
+class MachineConfiguration(Wire, frozen=True, kw_only=True):
+    """PUT and GET /machine-config. A machine that was never configured is `DEFAULT_MACHINE`."""
 
-    vcpu_count: U8 = 1
-    mem_size_mib: USize = 128
+    vcpu_count: U8
+    mem_size_mib: USize
     smt: bool = False
     cpu_template: CpuTemplate | UnsetType = UNSET
     track_dirty_pages: bool = False
     huge_pages: HugePages = HugePages.NONE
 
 
-class MachineConfigurationPatch(Wire):
+DEFAULT_MACHINE = MachineConfiguration(vcpu_count=1, mem_size_mib=128)
+
+
+class MachineConfigurationPatch(Wire, frozen=True, kw_only=True):
     """PATCH /machine-config: any subset."""
 
     vcpu_count: U8 | UnsetType = UNSET

@@ -6,7 +6,7 @@ from firkin.fcapi.limits import RateLimiter
 from firkin.fcapi.wire import Wire
 
 
-class NetworkInterface(Wire):
+class NetworkInterface(Wire, frozen=True, kw_only=True):
     """PUT /network-interfaces/{iface_id}. The tap is opened when the call comes."""
 
     iface_id: str

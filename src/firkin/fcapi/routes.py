@@ -35,6 +35,8 @@ class Route:
     reply: type[Any] | None = None
 
 
+ID = "{id}"
+
 ROUTES = (
     Route("GET", "/", Phase.ALWAYS, reply=InstanceInfo),
     Route("GET", "/version", Phase.ALWAYS, reply=FirecrackerVersion),

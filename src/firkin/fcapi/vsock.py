@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from msgspec import Meta
+from msgspec import UNSET, Meta, UnsetType
 
 from firkin.fcapi.wire import Wire
 
 
-class Vsock(Wire):
+class Vsock(Wire, frozen=True, kw_only=True):
     """PUT /vsock. The socket is bound when the call comes."""
 
     guest_cid: Annotated[int, Meta(ge=0, le=2**32 - 1)]
     uds_path: str
-    vsock_id: str | None = None
+    vsock_id: str | UnsetType | None = UNSET  # deprecated; never given back

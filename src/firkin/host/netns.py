@@ -37,7 +37,7 @@ def names() -> list[str]:
 
 
 def create(name: str) -> None:
-    """Make the namespace, with only a loopback that is down; having it already is fine.
+    """Make the namespace, with its loopback up; having it already is fine.
 
     Raises:
         KernelRefused: not allowed, or out of resources.
@@ -130,7 +130,11 @@ def _in_thread(act: Callable[[], T]) -> T:
 
 
 def _pin_new(path: Path) -> None:
+    from firkin.host.netlink import Rtnl
+
     libc.unshare_net()
+    with Rtnl() as rtnl:
+        rtnl.change("lo", up=True)
     libc.mount(str(OWN), str(path), libc.MS_BIND)
 
 

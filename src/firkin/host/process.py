@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,7 +41,7 @@ def _stat(pid: int) -> list[str] | None:
 
 
 def all_pids() -> list[int]:
-    return [int(name) for name in os.listdir(PROC) if name.isdigit()]
+    return [int(entry.name) for entry in PROC.iterdir() if entry.name.isdigit()]
 
 
 def with_argument(option: str, value: str) -> list[ProcessRef]:
@@ -104,8 +105,6 @@ def _signal(ref: ProcessRef, number: int) -> None:
 
 def _reaped_alive(ref: ProcessRef) -> bool:
     """`alive`, after collecting the body if it is our own child."""
-    try:
+    with suppress(ChildProcessError):  # not ours: its own parent, or init, collects it
         os.waitpid(ref.pid, os.WNOHANG)
-    except ChildProcessError:
-        pass  # not ours: its own parent, or init, collects it
     return ref.alive()

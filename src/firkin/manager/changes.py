@@ -1,7 +1,7 @@
-"""Every kind of change that firkin makes to a host, as data: it is journaled, done, and later undone by its own text.
+"""Every kind of change that firkin makes to a host, as data: journaled, done, and later undone from its own text.
 
-`do` and `undo` are idempotent. An undo must work from the journal alone, after the process that did it was killed at any
-point, before, within or after `do`.
+`do` and `undo` are idempotent. An undo works from the journal alone, after the process that did it was killed at any
+point: before, within or after `do`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import msgspec
 
 from firkin.net import links
 from firkin.net.forwarding import SysctlChange
-from firkin.net.plan import LinkPlan, NetworkPlan
+from firkin.net.plan import LinkPlan, NetworkPlan, decode_address, encode_address
 from firkin.store.journal import Journal
 from firkin.vmm import process as vmm_process
 
@@ -39,18 +39,6 @@ class Folder(Change, frozen=True, tag="folder"):
         shutil.rmtree(self.path, ignore_errors=True)
 
 
-class Setting(Change, frozen=True, tag="setting"):
-    """A kernel setting of the host, with the value it had."""
-
-    change: SysctlChange
-
-    def do(self) -> None:
-        self.change.apply()
-
-    def undo(self) -> None:
-        self.change.restore()
-
-
 class NetworkUp(Change, frozen=True, tag="network"):
     """A namespace, its bridge and its firewall."""
 
@@ -61,6 +49,18 @@ class NetworkUp(Change, frozen=True, tag="network"):
 
     def undo(self) -> None:
         links.delete_network(self.plan)
+
+
+class SysctlSet(Change, frozen=True, tag="sysctl"):
+    """A kernel setting; its former value was read before the change was written down."""
+
+    change: SysctlChange
+
+    def do(self) -> None:
+        self.change.apply()
+
+    def undo(self) -> None:
+        self.change.restore()
 
 
 class LinkUp(Change, frozen=True, tag="link"):
@@ -76,7 +76,7 @@ class LinkUp(Change, frozen=True, tag="link"):
 
 
 class EngineUp(Change, frozen=True, tag="engine"):
-    """A VMM process. Found by its `--id`, since a pid cannot be written before it exists. Spawning is the launcher's."""
+    """A VMM process, found by its `--id` since no pid can be written before it exists. The launcher spawns it."""
 
     machine_id: str
 
@@ -84,7 +84,7 @@ class EngineUp(Change, frozen=True, tag="engine"):
         vmm_process.end(self.machine_id)
 
 
-AnyChange = Folder | Setting | NetworkUp | LinkUp | EngineUp
+AnyChange = Folder | NetworkUp | SysctlSet | LinkUp | EngineUp
 
 
 class Ledger:
@@ -95,13 +95,14 @@ class Ledger:
 
     def do(self, owner: str, change: AnyChange) -> None:
         """Write the change down, then do it."""
-        self._journal.write(owner, msgspec.json.encode(change).decode())
+        self._journal.write(owner, msgspec.json.encode(change, enc_hook=encode_address).decode())
         change.do()
 
     def undo_all(self, owner: str) -> None:
         """Take back everything of this owner. What fails stays in the journal, for the next try."""
         for entry in self._journal.newest_first(owner):
-            msgspec.json.decode(entry.value, type=AnyChange).undo()
+            change: AnyChange = msgspec.json.decode(entry.value, type=AnyChange, dec_hook=decode_address)
+            change.undo()
             self._journal.strike(entry.number)
 
     def owners(self) -> list[str]:

@@ -58,9 +58,12 @@ class Firkin:
 
     def engine(self) -> str:
         """Which VMM this host gets: `firecracker` or `firkin-vmm`."""
+        return backend.choose(self.context.settings.engine, self._verdict)
+
+    def _verdict(self) -> str:
         from firkin.manager.doctor import chosen_engine
 
-        return backend.choose(self.context.settings.engine, lambda: chosen_engine(self.context.paths))
+        return chosen_engine(self.context.paths)
 
     def kernel(self, name: str | None = None) -> Kernel:
         """A kernel by name, provided on first use."""

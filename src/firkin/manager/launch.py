@@ -5,12 +5,13 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from firkin.agent.client import HelloListener
+from firkin.agent.hello import HelloListener
 from firkin.agent.initrd import build_initrd
-from firkin.errors import BootTimeout
+from firkin.errors import BootTimeout, GuestError
 from firkin.host.files import write_atomic
 from firkin.host.process import ProcessRef
 from firkin.manager import keys, networks
@@ -24,7 +25,6 @@ from firkin.store.images import Image
 from firkin.store.kernels import Kernel
 from firkin.store.machines import Lifetime, MachineRecord, State
 from firkin.vmm import backend, boot
-from firkin.vmm.client import to_json
 from firkin.vmm.process import Station, open_api, spawn, tail
 
 
@@ -42,6 +42,7 @@ class Launch:
     link: LinkPlan | None = None
     engine: ProcessRef | None = None
     listener: HelloListener | None = None
+    cleanup: ExitStack = field(default_factory=ExitStack)  # what only the boot needs
 
     @property
     def run(self) -> Path:
@@ -126,8 +127,8 @@ def configure_and_start(launch: Launch) -> None:
         kernel=blobs.path(launch.kernel.digest), root=blobs.path(launch.image.digest), tap=link.tap, mac=link.mac
     )
     config = boot.vm_config(launch.record.spec, parts)
-    write_atomic(launch.run / "vm_config.json", to_json(config) + "\n", mode=0o600)
-    launch.listener = HelloListener(launch.run / boot.VSOCK_SOCKET)
+    write_atomic(launch.run / "vm_config.json", boot.to_json(config) + "\n", mode=0o600)
+    launch.listener = launch.cleanup.enter_context(HelloListener(launch.run / boot.VSOCK_SOCKET))
     with open_api(launch.spawned(), launch.station) as api:
         for call in boot.calls(config):
             api.call(call)
@@ -139,11 +140,15 @@ def await_agent(launch: Launch) -> None:
     timeout_s = launch.record.spec.boot_timeout_s
     try:
         hello = launch.listener.wait(timeout_s, launch.spawned().alive)
-    except BootTimeout as error:
-        console = tail(launch.station.console_log)
-        raise BootTimeout(f"{error}\nconsole:\n{console}\nVMM:\n{tail(launch.station.engine_log)}") from error
-    for phase, milliseconds in hello.timings_ms.items():
-        launch.timeline[f"guest: {phase}"] = milliseconds
+    except GuestError as error:
+        console, engine = tail(launch.station.console_log), tail(launch.station.engine_log)
+        raise BootTimeout(f"{error}\nconsole:\n{console}\nVMM:\n{engine}", hint="firkin doctor") from error
+    launch.timeline |= {
+        "guest: init": hello.init_ms,
+        "guest: root mounted": hello.root_ms,
+        "guest: network up": hello.network_ms,
+        "guest: agent ready": hello.ready_ms,
+    }
 
 
 Step = Callable[[Launch], None]
@@ -161,14 +166,11 @@ BOOT: tuple[tuple[str, Step], ...] = (
 
 def carry_out(launch: Launch) -> MachineRecord:
     """Run the steps. The caller holds the machine's lock and undoes everything if one of them fails."""
-    try:
+    with launch.cleanup:
         for phase, act in BOOT:
             with step(f"{launch.record.name}: {phase}"):
                 act(launch)
             launch.mark(phase)
-    finally:
-        if launch.listener is not None:
-            launch.listener.close()
     return launch.context.machines.update(
         launch.record.id, state=State.RUNNING, started_at=time.time(), timeline=launch.timeline
     )

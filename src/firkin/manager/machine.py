@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import socket
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from ipaddress import IPv4Address
 from pathlib import Path
 from types import TracebackType
 from typing import Self, TypeVar
@@ -12,11 +14,13 @@ from typing import Self, TypeVar
 from firkin.agent.client import AgentConnection, ExecResult, connect
 from firkin.errors import FirkinError, NotFound, UsageError
 from firkin.host.lock import locked
+from firkin.host.netns import run_in
 from firkin.host.process import ProcessRef
 from firkin.host.wait import wait_until
 from firkin.manager import keys, networks, reconcile
 from firkin.manager.context import Context
-from firkin.net.plan import NetworkPlan
+from firkin.net import links
+from firkin.net.plan import LinkPlan, NetworkPlan, plan_link
 from firkin.store.machines import MachineRecord, State
 from firkin.vmm import boot
 
@@ -79,6 +83,32 @@ class Machine:
         """Where the machine's bridge and tap are."""
         return networks.plan(self._context, self.record.network or "default")
 
+    @property
+    def link(self) -> LinkPlan:
+        """The machine's tap, address and MAC."""
+        slot = self._context.leases.slot(self.id)
+        if slot is None:
+            raise UsageError(f"machine {self.record.name!r} is not running", hint="firkin ls")
+        return plan_link(self.network, slot)
+
+    def host_address(self) -> IPv4Address:
+        """The host's own address beside the bridge's: what the guest reaches only by routing."""
+        return links.host_address(self.network)
+
+    def await_port(self, port: int, *, timeout_s: float) -> bool:
+        """Wait until a TCP port of the guest accepts connections; False when `timeout_s` seconds passed first."""
+
+        address = self.address  # read here: `inside` calls from another thread, and the store belongs to this one
+
+        def accepts() -> bool:
+            try:
+                socket.create_connection((address, port), timeout=1.0).close()
+            except OSError:
+                return False
+            return True
+
+        return self.inside(lambda: wait_until(accepts, timeout_s=timeout_s, interval_s=0.05))
+
     def process(self) -> ProcessRef:
         """The engine's process.
 
@@ -128,8 +158,6 @@ class Machine:
 
     def inside(self, act: Callable[[], T]) -> T:
         """Call `act` in the namespace of the machine's network, where its address is reachable."""
-        from firkin.host.netns import run_in
-
         netns = self.network.netns
         return act() if netns is None else run_in(netns, act)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from firkin.manager.changes import LinkUp, NetworkUp, Setting
+from firkin.manager.changes import LinkUp, NetworkUp, SysctlSet
 from firkin.manager.context import Context
 from firkin.net.forwarding import network_changes
 from firkin.net.plan import LinkPlan, NetworkPlan, plan_link, plan_network
@@ -24,12 +24,17 @@ def join(context: Context, network: NetworkPlan, machine_id: str) -> LinkPlan:
         owner = owner_of(network.name)
         slot = context.leases.take(network.name, machine_id)
         if not context.ledger.holds(owner):
-            for change in network_changes(network):
-                context.ledger.do(owner, Setting(change))
-            context.ledger.do(owner, NetworkUp(network))
+            _bring_up(context, owner, network)
         link = plan_link(network, slot)
         context.ledger.do(machine_id, LinkUp(link))
     return link
+
+
+def _bring_up(context: Context, owner: str, network: NetworkPlan) -> None:
+    # Settings first: undone last, when the network that needs them is gone.
+    for change in network_changes(network):
+        context.ledger.do(owner, SysctlSet(change))
+    context.ledger.do(owner, NetworkUp(network))
 
 
 def sweep(context: Context, network: str) -> None:

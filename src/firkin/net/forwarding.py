@@ -12,11 +12,10 @@ import msgspec
 from firkin.errors import HostError
 from firkin.host import netns, sysctl
 from firkin.host.netlink import Rtnl
-from firkin.net.plan import NetworkPlan
+from firkin.net.plan import NetworkPlan, mark_of
 from firkin.settings import NetworkMode
 
 EVERYWHERE = "net/ipv4/ip_forward"
-MARK = "firkin:"
 
 
 class SysctlChange(msgspec.Struct, frozen=True, kw_only=True):
@@ -72,4 +71,4 @@ def _changes_here(plan: NetworkPlan) -> list[SysctlChange]:
 def _other_networks(bridge: str) -> bool:
     with Rtnl() as rtnl:
         links = rtnl.links()
-    return any(link.kind == "bridge" and link.alias.startswith(MARK) and link.name != bridge for link in links)
+    return any(link.kind == "bridge" and link.alias.startswith(mark_of("")) and link.name != bridge for link in links)

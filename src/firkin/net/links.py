@@ -17,7 +17,7 @@ from firkin.host.netlink import Rtnl
 from firkin.host.nlwire import Link
 from firkin.host.wait import wait_until
 from firkin.net import firewall
-from firkin.net.plan import UPLINK, LinkPlan, NetworkPlan, check_subnet, mac_of
+from firkin.net.plan import LinkPlan, NetworkPlan, check_subnet, mac_of, mark_of
 from firkin.settings import NetworkMode
 
 MARKED_WITHIN_S = 0.2
@@ -44,7 +44,7 @@ def delete_network(plan: NetworkPlan) -> None:
         netns.delete(plan.netns)
 
 
-def create_link(plan: LinkPlan, *, owner_uid: int | None) -> None:
+def create_link(plan: LinkPlan, *, owner_uid: int | None = None) -> None:
     """A persistent tap on the network's bridge, up, that only `owner_uid` and root may open (None: only root).
 
     Raises:
@@ -69,7 +69,7 @@ def delete_link(plan: LinkPlan) -> None:
             nft.apply(firewall.dismiss(plan))
         with Rtnl() as rtnl, _absence_is_fine():
             found = rtnl.link(plan.tap)
-            if found is not None and found.alias == plan.mark:
+            if found is not None and found.alias == mark_of(plan.network):
                 rtnl.delete(plan.tap)
 
     with _absence_is_fine():
@@ -86,27 +86,30 @@ def attach(plan: LinkPlan) -> None:
         rtnl.change(plan.tap, up=True)
 
 
-def host_address(plan: NetworkPlan) -> IPv4Address | None:
-    """An address of the host beyond the network's own subnet; None where the host has no way out."""
+def host_address(plan: NetworkPlan) -> IPv4Address:
+    """The host's own address beside the bridge's, read from the routing table.
+
+    Raises:
+        KernelRefused: the host has no route to anywhere.
+    """
     if plan.host_address is not None:
         return plan.host_address.ip
     with Rtnl() as rtnl:
         route = rtnl.default_route()
-    return route.source.ip if route is not None and route.source is not None else None
+    if route is None or route.source is None:
+        raise KernelRefused("cannot find the host's own address", errno.ENETUNREACH, hint="ip route")
+    return route.source.ip
 
 
 def _create_here(plan: NetworkPlan) -> None:
     with Rtnl() as rtnl:
         _refuse_foreign(rtnl, plan)
         nft.apply(firewall.raise_network(plan))
-        _ensure_bridge(rtnl, plan.bridge, mac_of(plan.gateway.ip), plan.mark)
+        _ensure_bridge(rtnl, plan.bridge, mac_of(plan.gateway.ip), mark_of(plan.name))
         rtnl.add_address(plan.bridge, plan.gateway)
         rtnl.change(plan.bridge, up=True)
         if plan.host_address is not None:
-            # A bridge without ports: like a dummy interface, but every kernel that we need has it.
-            _ensure_bridge(rtnl, UPLINK, mac_of(plan.host_address.ip), plan.mark)
-            rtnl.add_address(UPLINK, plan.host_address)
-            rtnl.change(UPLINK, up=True)
+            rtnl.add_address("lo", plan.host_address)
             rtnl.change("lo", up=True)
     own = plan.mode is NetworkMode.OWN
     sysctl.write("net/ipv4/ip_forward" if own else f"net/ipv4/conf/{plan.bridge}/forwarding", "1")
@@ -126,7 +129,7 @@ def _refuse_foreign(rtnl: Rtnl, plan: NetworkPlan) -> None:
     links = rtnl.links()
     found = next((link for link in links if link.name == plan.bridge), None)
     if found is not None and not _is_our_bridge(found, plan):
-        raise _taken(found, plan.mark)
+        raise _taken(found, mark_of(plan.name))
     if found is None and plan.netns is not None and _in_use(links):
         raise NameTaken(f"network namespace {plan.netns!r} is in use by others", hint=f"ip -n {plan.netns} link")
     if plan.mode is NetworkMode.HOST:
@@ -137,7 +140,7 @@ def _refuse_foreign(rtnl: Rtnl, plan: NetworkPlan) -> None:
 def _is_our_bridge(link: Link, plan: NetworkPlan) -> bool:
     # Whoever dies between making a bridge and marking it leaves one with our MAC and no mark.
     unmarked = not link.alias and link.mac == mac_of(plan.gateway.ip)
-    return link.kind == "bridge" and (link.alias == plan.mark or unmarked)
+    return link.kind == "bridge" and (link.alias == mark_of(plan.name) or unmarked)
 
 
 def _is_our_namespace(plan: NetworkPlan) -> bool:
@@ -171,19 +174,19 @@ def _ensure_bridge(rtnl: Rtnl, name: str, mac: str, mark: str) -> None:
 
 def _ensure_tap(rtnl: Rtnl, plan: LinkPlan, owner_uid: int | None) -> None:
     bridge, found = rtnl.link(plan.bridge), rtnl.link(plan.tap)
-    if bridge is None or bridge.alias != plan.mark:
+    if bridge is None or bridge.alias != mark_of(plan.network):
         raise HostError(f"network bridge {plan.bridge!r} is not there", hint="firkin ls")
     if found is None:
         _make_tap(rtnl, plan, owner_uid)
     elif not _is_marked_soon(rtnl, plan):
-        raise _taken(found, plan.mark)
+        raise _taken(found, mark_of(plan.network))
 
 
 def _make_tap(rtnl: Rtnl, plan: LinkPlan, owner_uid: int | None) -> None:
     """Marked before it is made to last: a tap of ours without its mark cannot be left behind."""
     try:
         with tun.attached(plan.tap) as fd:
-            rtnl.change(plan.tap, alias=plan.mark)
+            rtnl.change(plan.tap, alias=mark_of(plan.network))
             tun.persist(fd, owner_uid=owner_uid)
     except KernelRefused as error:
         if error.errno != errno.EBUSY or not _is_marked_soon(rtnl, plan):
@@ -195,7 +198,7 @@ def _is_marked_soon(rtnl: Rtnl, plan: LinkPlan) -> bool:
 
     def is_marked() -> bool:
         found = rtnl.link(plan.tap)
-        return found is not None and found.alias == plan.mark
+        return found is not None and found.alias == mark_of(plan.network)
 
     return wait_until(is_marked, timeout_s=MARKED_WITHIN_S, interval_s=0.001)
 

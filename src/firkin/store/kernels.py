@@ -15,6 +15,7 @@ class Kernel:
     name: str
     provider: str
     version: str  # as `uname -r` prints it
+    source: str  # what it was made of; the same source makes the same kernel
     digest: str
     modules_digest: str | None
     size_bytes: int

@@ -23,6 +23,11 @@ class Leases:
             connection.execute("INSERT INTO leases VALUES (?, ?, ?)", (network, slot, machine_id))
         return slot
 
+    def slot(self, machine_id: str) -> int | None:
+        """The machine's slot, if it has one."""
+        row = self._db.connection.execute("SELECT slot FROM leases WHERE machine_id = ?", (machine_id,)).fetchone()
+        return None if row is None else int(row[0])
+
     def release(self, machine_id: str) -> None:
         self._db.connection.execute("DELETE FROM leases WHERE machine_id = ?", (machine_id,))
 

@@ -8,6 +8,7 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
             name TEXT PRIMARY KEY,
             provider TEXT NOT NULL,
             version TEXT NOT NULL,
+            source TEXT NOT NULL,
             digest TEXT NOT NULL,
             modules_digest TEXT,
             size_bytes INTEGER NOT NULL,

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from firkin.fcapi.boot import BootSource
 from firkin.fcapi.config import VmConfig
 from firkin.fcapi.drives import Drive
@@ -71,3 +73,17 @@ def calls(config: VmConfig) -> list[Call]:
         *([Call("PUT", "/vsock", config.vsock)] if config.vsock else []),
         Call("PUT", "/actions", Action(action_type=ActionType.INSTANCE_START)),
     ]
+
+
+def to_json(value: Any) -> str:
+    """A body or config as a person reads it: indented, absent fields left out."""
+    plain = msgspec.to_builtins(value)
+    return msgspec.json.format(msgspec.json.encode(_without_none(plain)), indent=2).decode()
+
+
+def _without_none(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_none(item) for key, item in value.items() if item is not None}
+    if isinstance(value, list | tuple):
+        return [_without_none(item) for item in value]
+    return value

@@ -3,34 +3,18 @@
 from __future__ import annotations
 
 import http.client
-import os
-import socket
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 import msgspec
 
 from firkin.errors import ApiFault, EngineError
 from firkin.fcapi.instance import Fault, InstanceInfo
+from firkin.host.unix import connect_unix
 from firkin.vmm.boot import Call
 
 CALL_TIMEOUT_S = 30.0
-
-
-def connect_unix(path: Path, timeout_s: float) -> socket.socket:
-    """Connect by way of the folder's descriptor, so that a deep path does not run into the 107-byte limit."""
-    folder = os.open(path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-    connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    try:
-        connection.settimeout(timeout_s)
-        connection.connect(f"/proc/self/fd/{folder}/{path.name}")
-    except BaseException:
-        connection.close()
-        raise
-    finally:
-        os.close(folder)
-    return connection
 
 
 class _UnixConnection(http.client.HTTPConnection):
@@ -85,17 +69,3 @@ def _fault_message(content: bytes) -> str:
         return msgspec.json.decode(content, type=Fault).fault_message
     except msgspec.DecodeError:
         return content.decode(errors="replace").strip()
-
-
-def to_json(value: Any) -> str:
-    """A body or config as a person reads it: indented, absent fields left out."""
-    plain = msgspec.to_builtins(value)
-    return msgspec.json.format(msgspec.json.encode(_without_none(plain)), indent=2).decode()
-
-
-def _without_none(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _without_none(item) for key, item in value.items() if item is not None}
-    if isinstance(value, list | tuple):
-        return [_without_none(item) for item in value]
-    return value

@@ -6,6 +6,7 @@ import os
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from firkin.errors import EngineError
 from firkin.host import process
@@ -13,7 +14,9 @@ from firkin.host.netns import run_in
 from firkin.host.process import ProcessRef
 from firkin.host.wait import wait_until
 from firkin.vmm.boot import API_SOCKET, CONSOLE_INPUT
-from firkin.vmm.client import ApiClient
+
+if TYPE_CHECKING:
+    from firkin.vmm.client import ApiClient
 
 SOCKET_TIMEOUT_S = 10.0
 
@@ -42,7 +45,7 @@ def spawn(argv: list[str], station: Station) -> ProcessRef:
 
     def start() -> subprocess.Popen[bytes]:
         with (
-            open(os.open(fifo, os.O_RDWR | os.O_CLOEXEC), "rb", buffering=0) as console_in,
+            fifo.open("r+b", buffering=0) as console_in,
             station.console_log.open("ab") as console_out,
             station.engine_log.open("ab") as errors,
         ):
@@ -65,6 +68,9 @@ def open_api(ref: ProcessRef, station: Station) -> ApiClient:
     Raises:
         EngineError: it died, with its last words; or it did not listen in time.
     """
+    # Imported while the engine starts on another processor; most commands never need it.
+    from firkin.vmm.client import ApiClient
+
     socket_path = station.run / API_SOCKET
     ready = wait_until(lambda: socket_path.exists() or not ref.alive(), timeout_s=SOCKET_TIMEOUT_S, interval_s=0.001)
     if not ref.alive():

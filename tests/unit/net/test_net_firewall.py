@@ -50,8 +50,8 @@ def test_a_link_admits_its_own_tap_mac_and_address() -> None:
     link = plan_link(NETWORK, 2)
     elements = [command["add"]["element"] for command in firewall.admit(link)]
     assert [element["elem"][0]["concat"] for element in elements] == [
-        ["tap2", "06:00:c0:a8:05:05"],
-        ["tap2", "06:00:c0:a8:05:05", "192.168.5.5"],
+        ["fktap2", "06:00:c0:a8:05:05"],
+        ["fktap2", "06:00:c0:a8:05:05", "192.168.5.5"],
     ]
 
 

@@ -1,0 +1,5 @@
+"""`python -m firkin.cli` is `firkin`."""
+
+from firkin.cli import main
+
+main()

@@ -1,0 +1,52 @@
+"""What goes wrong, in Firecracker's exact words: faults of the API, and system errors as Rust prints them."""
+
+from __future__ import annotations
+
+import os
+from enum import Enum
+
+from firkin.errors import EngineError
+
+
+class Area(Enum):
+    """Which resource refuses: the start of its message over the API, and when it comes from a config file."""
+
+    BOOT_SOURCE = ("Boot source error: ", "Boot source error: ")
+    DRIVE = ("Drive config error: ", "Block device error: ")
+    LOGGER = ("Logger error: ", "Logger error: ")
+    MACHINE = ("Machine config error: ", "VM config error: ")
+    NETWORK = ("Network config error: ", "Network device error: ")
+    START = ("Start microvm error: ", "")
+    VM = ("Internal VMM error: ", "")
+    VSOCK = ("Vsock config error: ", "Vsock device error: ")
+    NONE = ("", "")
+
+
+class Fault(EngineError):
+    """A request that the engine refuses. Its text is the `fault_message`."""
+
+    def __init__(self, text: str, area: Area = Area.NONE) -> None:
+        super().__init__(area.value[0] + text)
+        self.in_file = area.value[1] + text
+
+
+NOT_BEFORE_START = "The requested operation is not supported before starting the microVM."
+NOT_AFTER_START = "The requested operation is not supported after starting the microVM."
+BODY_IN_GET = "GET request cannot have a body."
+EMPTY_BODY = {"PUT": "Empty PUT request.", "PATCH": "Empty PATCH request.", "DELETE": "Empty Delete request."}
+EMPTY_ID = "The ID cannot be empty."
+BAD_ID = "API Resource IDs can only contain alphanumeric characters and underscores."
+ID_MISMATCH = "The id from the path does not match the id from the body!"
+BAD_VCPUS = (
+    "The number of vCPUs must be greater than 0, less than 32 and must be 1 or an even number if SMT is enabled."
+)
+BAD_MEMORY = "The memory size (MiB) is either 0, or not a multiple of the configured page size."
+
+# Firecracker is linked with musl: where its words differ from glibc's, clients know musl's.
+_MUSL = {12: "Out of memory", 16: "Resource busy", 24: "No file descriptors available", 98: "Address in use"}
+
+
+def os_text(error: OSError) -> str:
+    """`No such file or directory (os error 2)`."""
+    number = error.errno or 0
+    return f"{_MUSL.get(number, os.strerror(number))} (os error {number})"

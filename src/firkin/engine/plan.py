@@ -1,0 +1,140 @@
+"""From configured resources to the guest that QEMU is asked for: which kernel, which line, which descriptors."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+from firkin.engine import cmdline, kernel
+from firkin.engine.faults import Area, Fault
+from firkin.engine.qemu_argv import Disk, Guest, Nic
+from firkin.engine.resources import Boot, OpenDrive, OpenNic, Resources
+from firkin.fcapi.boot import DEFAULT_BOOT_ARGS
+from firkin.fcapi.drives import CacheType
+from firkin.fcapi.machine import HugePages
+
+ACPI_SLOTS = 17  # as many as upstream has interrupts for
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Surroundings:
+    """What the host contributes."""
+
+    name: str
+    tsc_khz: int | None
+    sandbox: bool
+    other_user: bool  # whether QEMU runs as somebody who may not read what we may
+
+
+def plan_guest(
+    resources: Resources, around: Surroundings, *, monitor_fd: int, console_fd: int
+) -> tuple[Guest, set[int]]:
+    """The guest, and descriptors made for it that are to be closed once QEMU has them.
+
+    Raises:
+        Fault: no kernel, one that cannot boot, or more devices than there are slots.
+        OSError: a boot file cannot be copied.
+    """
+    boot = _bootable(resources.boot)
+    extra = tuple(resources.vsock_device.qemu_args()) if resources.vsock_device else ()
+    acpi = not boot.facts.finds_mmio_by_cmdline
+    devices = len(resources.drives) + len(resources.nics) + extra.count("-device")
+    _check_slots(devices, ACPI_SLOTS if acpi else cmdline.MMIO_SLOTS)
+    line = command_line(resources, boot, around.tsc_khz, acpi=acpi)
+    # QEMU adds the devices at the very end, where a `--` would hand them to init.
+    by_us = not acpi and cmdline.has_init_arguments(line)
+    kernel_fd, initrd_fd, made = _boot_files(boot, around.other_user)
+    guest = Guest(
+        name=around.name,
+        vcpus=resources.machine.vcpu_count,
+        smt=resources.machine.smt,
+        memory_mib=resources.machine.mem_size_mib,
+        huge_pages=resources.machine.huge_pages is HugePages.HUGETLBFS_2M,
+        kernel_fd=kernel_fd,
+        initrd_fd=initrd_fd,
+        command_line=cmdline.with_mmio_devices(line, devices) if by_us else line,
+        acpi=acpi,
+        names_mmio_devices=not by_us,
+        disks=tuple(_disk(drive) for drive in resources.drives),
+        nics=tuple(_nic(nic) for nic in resources.nics),
+        extra=extra,
+        monitor_fd=monitor_fd,
+        console_fd=console_fd,
+        sandbox=around.sandbox,
+    )
+    return guest, made
+
+
+def command_line(resources: Resources, boot: Boot, tsc_khz: int | None, *, acpi: bool) -> str:
+    """The guest kernel's whole line, but for what QEMU itself appends."""
+    user = boot.config.boot_args if boot.config.boot_args is not None else DEFAULT_BOOT_ARGS
+    roots = [drive.config for drive in resources.drives if drive.config.is_root_device]
+    root = cmdline.Root(bool(roots[0].is_read_only), roots[0].partuuid) if roots else None
+    pit_ticks = resources.machine.vcpu_count == 1 and not acpi
+    return cmdline.build(user, root, pit_ticks=pit_ticks, tsc_khz=tsc_khz)
+
+
+def inherited(guest: Guest, resources: Resources) -> set[int]:
+    """Every descriptor that the command line of `guest` speaks of."""
+    fds = {guest.kernel_fd, guest.monitor_fd, guest.console_fd}
+    fds |= {disk.fd for disk in guest.disks} | {nic.fd for nic in guest.nics}
+    if guest.initrd_fd is not None:
+        fds.add(guest.initrd_fd)
+    if resources.vsock_device:
+        fds |= set(resources.vsock_device.inherited_fds())
+    return fds
+
+
+def _bootable(boot: Boot | None) -> Boot:
+    if boot is None:
+        raise Fault("Cannot start microvm without kernel configuration.", Area.START)
+    if not boot.facts.is_elf:
+        raise Fault(
+            "System configuration error: Cannot load kernel due to invalid memory configuration or invalid kernel "
+            "image: Kernel Loader: failed to load ELF kernel image",
+            Area.START,
+        )
+    return boot
+
+
+def _check_slots(devices: int, slots: int) -> None:
+    if devices > slots:
+        raise Fault(f"{devices} virtio devices, and this kernel and machine have room for {slots}.", Area.START)
+
+
+def _boot_files(boot: Boot, other_user: bool) -> tuple[int, int | None, set[int]]:
+    made: set[int] = set()
+    kernel_fd, initrd_fd = boot.kernel_fd, None
+    try:
+        if other_user and not kernel.readable_by_all(boot.kernel_fd):
+            kernel_fd = kernel.in_memory("kernel", boot.kernel_fd)
+            made.add(kernel_fd)
+        if boot.initrd_fd is not None:
+            # Always a copy: it may hold keys, and its file's mode need not let anybody else read it.
+            initrd_fd = kernel.in_memory("initrd", boot.initrd_fd)
+            made.add(initrd_fd)
+    except OSError:
+        for fd in made:
+            os.close(fd)
+        raise
+    return kernel_fd, initrd_fd, made
+
+
+def _disk(drive: OpenDrive) -> Disk:
+    config = drive.config
+    return Disk(
+        fd=drive.fd,
+        read_only=bool(config.is_read_only),
+        durable=config.cache_type is CacheType.WRITEBACK,
+        is_block_device=drive.is_block_device,
+        limiter=config.rate_limiter,
+    )
+
+
+def _nic(nic: OpenNic) -> Nic:
+    return Nic(fd=nic.fd, mac=nic.config.guest_mac or _random_mac(), mtu=nic.config.mtu)
+
+
+def _random_mac() -> str:
+    # Without one QEMU would give every guest the same; the second lowest bit marks it as locally made up.
+    return ":".join(f"{byte:02x}" for byte in (0x06, *os.urandom(5)))

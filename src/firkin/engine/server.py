@@ -1,0 +1,121 @@
+"""The API's unix socket: at most ten connections, requests answered one after the other."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+from collections.abc import Callable
+
+from firkin.engine import http
+from firkin.engine.loop import READ, WRITE, Loop
+
+MAX_CONNECTIONS = 10
+_CHUNK = 65536
+
+Answer = Callable[[http.Request], http.Response]
+
+
+class ApiServer:
+    """Listens from the moment it is made.
+
+    Raises:
+        OSError: the path exists already, or cannot be bound. A stale socket is never removed.
+    """
+
+    def __init__(self, loop: Loop, path: str) -> None:
+        self._loop = loop
+        self._connections: set[_Connection] = set()
+        self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+        try:
+            self._listener.bind(path)
+            self._listener.listen(128)
+        except OSError:
+            self._listener.close()
+            raise
+
+    def serve(self, answer: Answer, payload_limit: int) -> None:
+        """Begin to accept; clients that came earlier have been waiting in the backlog."""
+        self._answer = answer
+        self._payload_limit = payload_limit
+        self._loop.watch(self._listener.fileno(), READ, self._accept)
+
+    def close(self) -> None:
+        """Hang up on everybody. The socket file stays, as upstream."""
+        for connection in list(self._connections):
+            connection.close()
+        self._loop.forget(self._listener.fileno())
+        self._listener.close()
+
+    def _accept(self, _events: int) -> None:
+        try:
+            client, _ = self._listener.accept()
+        except OSError:
+            return  # gone again before we came
+        if len(self._connections) >= MAX_CONNECTIONS:
+            with client, contextlib.suppress(OSError):
+                client.sendall(http.SERVER_FULL)
+            return
+        client.setblocking(False)
+        parser = http.Parser(self._payload_limit)
+        self._connections.add(_Connection(self._loop, client, parser, self._answer, self._connections.discard))
+
+
+class _Connection:
+    """One client."""
+
+    def __init__(
+        self,
+        loop: Loop,
+        client: socket.socket,
+        parser: http.Parser,
+        answer: Answer,
+        on_close: Callable[[_Connection], None],
+    ) -> None:
+        self._loop = loop
+        self._client = client
+        self._parser = parser
+        self._answer = answer
+        self._on_close = on_close
+        self._outgoing = bytearray()
+        loop.watch(client.fileno(), READ, self._handle)
+
+    def close(self) -> None:
+        if self._client.fileno() >= 0:
+            self._loop.forget(self._client.fileno())
+            self._client.close()
+            self._on_close(self)
+
+    def _handle(self, events: int) -> None:
+        try:
+            if events & WRITE:
+                self._flush()
+            else:
+                self._read()
+        except BlockingIOError:
+            pass
+        except OSError:
+            self.close()
+
+    def _read(self) -> None:
+        data = self._client.recv(_CHUNK)
+        if not data:
+            self.close()
+            return
+        try:
+            for item in self._parser.feed(data):
+                self._send(http.CONTINUE if isinstance(item, http.Continue) else self._answer(item).encode())
+        except http.BadRequest as refused:
+            self._send(http.transport_error(str(refused)).encode())
+
+    def _send(self, data: bytes) -> None:
+        self._outgoing += data
+        self._flush()
+
+    def _flush(self) -> None:
+        try:
+            sent = self._client.send(self._outgoing)
+        except BlockingIOError:
+            sent = 0
+        del self._outgoing[:sent]
+        # Nothing more is read from a client that does not take its answers.
+        self._loop.watch(self._client.fileno(), WRITE if self._outgoing else READ, self._handle)

@@ -1,0 +1,68 @@
+"""One guest's life in this process: configured over the API or by file, started once, and its end is ours."""
+
+from __future__ import annotations
+
+from firkin.engine import config_file, exits, machine
+from firkin.engine.console import Terminal
+from firkin.engine.controller import Controller
+from firkin.engine.exits import Fatal
+from firkin.engine.journal import Journal
+from firkin.engine.loop import Loop
+from firkin.engine.process import Ended
+from firkin.engine.resources import Resources
+
+
+class Session:
+    """Controller, terminal and guest. `close` leaves no QEMU and no raw terminal behind, whatever happened."""
+
+    def __init__(self, loop: Loop, journal: Journal, *, sandbox: bool) -> None:
+        self.controller = Controller(journal, self._start)
+        self._loop = loop
+        self._journal = journal
+        self._sandbox = sandbox
+        self._terminal = Terminal()
+        self._machine: machine.Machine | None = None
+
+    def boot(self, config: bytes, *, with_api: bool) -> None:
+        """Configure and start from a config file.
+
+        Raises:
+            Fatal: in upstream's words.
+        """
+        try:
+            config_file.boot(self.controller, config)
+        except config_file.ConfigFailed as error:
+            kind = "RunWithApiError" if with_api else "RunWithoutApiError"
+            text = f"{kind} error: Failed to build MicroVM from Json: {error}"
+            raise Fatal(text, debug=f"{kind}(BuildMicroVMFromJson)") from error
+        self._journal.info("Successfully started microvm that was configured from one single json")
+
+    def close(self) -> None:
+        """End the guest if it still runs, and give everything back."""
+        if self._machine is not None:
+            self._machine.kill()
+        if self.controller.resources.vsock_device is not None:
+            self.controller.resources.vsock_device.close()
+        self._terminal.restore()
+
+    def _start(self, resources: Resources) -> machine.Machine:
+        self._machine = machine.start(
+            self._loop,
+            self._journal,
+            resources,
+            name=self._journal.instance_id,
+            sandbox=self._sandbox,
+            on_exit=self._on_exit,
+        )
+        self._terminal.make_raw()
+        return self._machine
+
+    def _on_exit(self, ended: Ended) -> None:
+        self._machine = None
+        self._terminal.restore()
+        if ended.code == 0:
+            self._journal.info("Vmm is stopping.")
+            self._loop.stop(exits.OK)
+        else:
+            self._journal.error(ended.describe())
+            self._loop.stop(exits.GENERIC)

@@ -1,0 +1,55 @@
+"""Provider `debian`: the distribution's cloud kernel, its vmlinux extracted, with the modules a guest needs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from firkin.errors import HostError
+from firkin.kernel import extract, modules, package
+from firkin.progress import step
+from firkin.store.blobs import Blobs
+from firkin.store.kernels import Kernel
+
+METAPACKAGE = "linux-image-cloud-amd64"
+IMAGE_PACKAGE = r"linux-image-[0-9][0-9a-z.+-]*-cloud-amd64"
+
+
+def source() -> str:
+    """What `provide` would take the kernel from: package and version."""
+    name = package.dependency(METAPACKAGE, IMAGE_PACKAGE)
+    return f"{name} {package.version(name)}"
+
+
+def provide(name: str, blobs: Blobs) -> Kernel:
+    """Fetch the package and adopt kernel and modules.
+
+    Raises:
+        HostError: no such package, or not the content we know how to use.
+    """
+    origin = source()
+    with blobs.workspace("kernel") as folder:
+        deb = package.fetch(origin.split()[0], folder)
+        package.unpack(deb, folder / "root")
+        boot_image = _only(folder / "root/boot", "vmlinuz-*")
+        release = boot_image.name.removeprefix("vmlinuz-")
+        kernel, archive = folder / "vmlinux", folder / "modules.cpio"
+        with step(f"Extracting vmlinux {release}"):
+            kernel.write_bytes(extract.vmlinux(boot_image.read_bytes()))
+            archive.write_bytes(modules.write_archive(modules.select(folder / "root/lib/modules" / release)))
+        size_bytes = kernel.stat().st_size
+        return Kernel(
+            name=name,
+            provider="debian",
+            version=release,
+            source=origin,
+            digest=blobs.adopt(kernel),
+            modules_digest=blobs.adopt(archive),
+            size_bytes=size_bytes,
+        )
+
+
+def _only(folder: Path, pattern: str) -> Path:
+    found = sorted(folder.glob(pattern))
+    if len(found) != 1:
+        raise HostError(f"kernel package: {len(found)} files match {pattern}, not one")
+    return found[0]

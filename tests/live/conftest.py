@@ -1,0 +1,70 @@
+"""What live tests share: a home of their own each, with kernels and images borrowed from one made beforehand."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from firkin.manager.context import Context
+from firkin.manager.firkin import Firkin
+from firkin.settings import load
+
+TEST_HOME = os.environ.get("FIRKIN_TEST_HOME", "")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Tests of single rooms take the kernel as a path."""
+    vmlinux = Path(TEST_HOME) / "blobs" / "sha256"
+    if TEST_HOME and "FIRKIN_TEST_KERNEL" not in os.environ and vmlinux.is_dir():
+        context = Context(load({"FIRKIN_HOME": TEST_HOME}))
+        kernel = context.kernels.get("build")
+        if kernel is not None:
+            os.environ["FIRKIN_TEST_KERNEL"] = str(context.blobs.path(kernel.digest))
+        context.close()
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    """A FIRKIN_HOME that nothing else uses, where kernels and images are already at hand."""
+    if not TEST_HOME:
+        pytest.skip("FIRKIN_TEST_HOME names no prepared home; script/test makes one")
+    if os.geteuid() != 0:
+        pytest.skip("needs root")
+    lender = Context(load({"FIRKIN_HOME": TEST_HOME}))
+    home = tmp_path / "home"
+    home.mkdir()
+    (home / "blobs").symlink_to(lender.paths.home / "blobs")
+    borrower = Context(load({"FIRKIN_HOME": str(home)}))
+    for kernel in lender.kernels.all():
+        borrower.kernels.put(kernel)
+    for image in lender.images.all():
+        borrower.images.put(image)
+    lender.close()
+    borrower.close()
+    return home
+
+
+@pytest.fixture
+def open_firkin(home: Path) -> Iterator[Callable[[], Firkin]]:
+    """Open the home as often as a test wants; every machine in it is removed at the end."""
+    opened: list[Firkin] = []
+
+    def open_it() -> Firkin:
+        opened.append(Firkin(load({"FIRKIN_HOME": str(home), "FIRKIN_KERNEL": "build", "FIRKIN_IMAGE": "busybox"})))
+        return opened[-1]
+
+    yield open_it
+    with Firkin(load({"FIRKIN_HOME": str(home)})) as last:
+        for record in last.records():
+            last.machine(record.id).remove(force=True)
+    for firkin in opened:
+        firkin.close()
+
+
+@pytest.fixture
+def firkin(open_firkin: Callable[[], Firkin]) -> Firkin:
+    """One open home: built kernel, busybox image, own network."""
+    return open_firkin()

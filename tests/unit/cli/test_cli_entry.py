@@ -1,0 +1,55 @@
+"""The command line's outer edge: exit codes, one line per error, lazy verbs."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import click
+import pytest
+
+from firkin.cli import VERBS, report
+from firkin.cli.output import ago
+from firkin.cli.run import memory_mib
+from firkin.errors import HostError, NotFound
+
+
+def test_an_error_is_two_lines_and_a_code(capsys: pytest.CaptureFixture[str]) -> None:
+    assert report(HostError("disk: full", hint="df -h")) == 125
+    assert report(NotFound("image", "nosuch")) == 2
+    assert capsys.readouterr().err.splitlines()[:2] == ["error: disk: full", "hint: df -h"]
+
+
+@pytest.mark.parametrize(("text", "mib"), [("256", 256), ("256m", 256), ("1g", 1024), ("2GiB", 2048), ("0", 0)])
+def test_memory_is_mib_or_has_a_suffix(text: str, mib: int) -> None:
+    context = click.Context(click.Command("x"))
+    assert memory_mib(context, click.Option(["--memory"]), text) == mib
+
+
+@pytest.mark.parametrize("text", ["", "much", "1t", "1.5g"])
+def test_memory_that_is_none_is_refused(text: str) -> None:
+    with pytest.raises(click.BadParameter):
+        memory_mib(click.Context(click.Command("x")), click.Option(["--memory"]), text)
+
+
+def test_importing_the_package_loads_no_room() -> None:
+    code = "import sys, firkin; print([m for m in sys.modules if m.startswith('firkin.') or m == 'asyncio'])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_listing_does_not_load_what_it_does_not_need() -> None:
+    code = "import sys, firkin.cli.machine; print([m for m in ('asyncio', 'rich', 'http.client') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_every_verb_has_a_module() -> None:
+    assert all(target.startswith("firkin.cli.") and ":" in target for target in VERBS.values())
+
+
+def test_past_times_read_as_people_say_them() -> None:
+    import time
+
+    assert ago(None) == "-"
+    assert ago(time.time() - 3700) == "1 hour ago"

@@ -1,0 +1,67 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from firkin.engine import config_file
+from firkin.engine.controller import Controller
+from firkin.engine.journal import Journal
+from firkin.engine.resources import Resources
+
+
+class Guest:
+    def pause(self) -> None: ...
+    def resume(self) -> None: ...
+
+
+@pytest.fixture
+def controller(tmp_path: Path) -> Controller:
+    journal = Journal("unit")
+    journal.open(str(tmp_path / "log"))
+
+    def start(resources: Resources) -> Guest:
+        return Guest()
+
+    return Controller(journal, start)
+
+
+def boot(controller: Controller, **changes: object) -> str:
+    config: dict[str, object] = {
+        "boot-source": {"kernel_image_path": "/dev/null"},
+        "drives": [],
+        "balloon": None,
+        "serial": {},
+    }
+    try:
+        config_file.boot(controller, json.dumps(config | changes).encode())
+    except config_file.ConfigFailed as error:
+        return str(error)
+    return ""
+
+
+def test_nulls_and_unknown_keys_at_the_top_are_fine(controller: Controller) -> None:
+    assert boot(controller) == ""
+    assert controller.state == "Running"
+
+
+def test_words_differ_from_those_of_the_api(controller: Controller) -> None:
+    assert boot(controller, **{"machine-config": {"vcpu_count": 0, "mem_size_mib": 1}}).startswith(
+        "Configuration for VMM from one single json failed: VM config error: The number of vCPUs"
+    )
+    drive = {"drive_id": "a", "is_root_device": True, "path_on_host": "/nonexistent"}
+    assert boot(controller, drives=[drive]).startswith(
+        "Configuration for VMM from one single json failed: Block device error: Unable to create"
+    )
+
+
+def test_what_cannot_be_done_is_refused(controller: Controller) -> None:
+    assert boot(controller, balloon={"amount_mib": 1}) == (
+        "Configuration for VMM from one single json failed: balloon: not supported by this engine"
+    )
+
+
+def test_a_missing_field_is_named(controller: Controller) -> None:
+    with pytest.raises(config_file.ConfigFailed, match="Invalid JSON: missing field `drives`"):
+        config_file.boot(controller, b'{"boot-source": {"kernel_image_path": "/dev/null"}}')
