@@ -44,27 +44,42 @@ def _describe(found: Kernel) -> str:
 
 @kernel.command()
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def ls(as_json: bool) -> None:
+@click.option("-q", "--quiet", is_flag=True, help="Print names only.")
+def ls(as_json: bool, quiet: bool) -> None:
     """List kernels."""
     context = Context(load())
     kernels = context.kernels.all()
     context.close()
     if as_json:
         print_json(kernels)
-        return
-    rows = [(k.name, k.version, k.digest[:12], f"{k.size_bytes / 2**20:.1f} MiB", ago(k.created_at)) for k in kernels]
-    print_table(("NAME", "VERSION", "SHA256", "SIZE", "CREATED"), rows)
+    elif quiet:
+        for found in kernels:
+            click.echo(found.name)
+    else:
+        print_table(("NAME", "VERSION", "SHA256", "SIZE", "CREATED"), [_row(found) for found in kernels])
+        _suggest({found.name for found in kernels})
+
+
+def _row(found: Kernel) -> tuple[object, ...]:
+    size = f"{found.size_bytes / 2**20:.1f} MiB"
+    return found.name, found.version, found.digest[:12], size, ago(found.created_at)
+
+
+def _suggest(have: set[str]) -> None:
+    for name, (summary, command) in shelf.PROVIDERS.items():
+        if name not in have:
+            click.echo(f"not here yet: {name} ({summary}): {command}", err=True)
 
 
 @kernel.command()
-@click.argument("name")
-def rm(name: str) -> None:
-    """Remove a kernel that no machine uses."""
+@click.argument("names", nargs=-1, required=True, metavar="NAME...")
+def rm(names: tuple[str, ...]) -> None:
+    """Remove kernels that no machine uses."""
     context = Context(load())
     default = context.settings.kernel
     used = [(record.name, record.spec.kernel or default) for record in context.machines.all()]
     try:
-        shelf.remove(name, context.kernels, context.blobs, used)
+        for name in names:
+            click.echo(shelf.remove(name, context.kernels, context.blobs, used).name)
     finally:
         context.close()
-    click.echo(name)

@@ -23,12 +23,14 @@ def run_bound(
     env: Mapping[str, str] | None = None,
     cwd: Path | None = None,
     input_file: Path | None = None,
+    death_signal: str = "KILL",
     on_line: Callable[[str], None] = lambda _line: None,
 ) -> None:
     """Run a program whose life is bound to ours, and pass on each line it writes.
 
     On any error, Ctrl-C included, its process group gets SIGTERM, and SIGKILL after `GRACE_S` seconds. Should we be
-    killed outright, the kernel kills the program (prctl(2), PR_SET_PDEATHSIG).
+    killed outright, the kernel sends the program `death_signal` (prctl(2), PR_SET_PDEATHSIG): TERM suits those that
+    then end their own children.
 
     Raises:
         ProgramMissing: it is not installed.
@@ -36,7 +38,7 @@ def run_bound(
         NoSpace: it exited non-zero and blamed a full disk.
     """
     find(argv[0])
-    command = [find("setpriv"), "--pdeathsig", "KILL", "--", find(argv[0]), *argv[1:]]
+    command = [find("setpriv"), "--pdeathsig", death_signal, "--", find(argv[0]), *argv[1:]]
     tail: deque[str] = deque(maxlen=TAIL_LINES)
     source = os.open(input_file or os.devnull, os.O_RDONLY | os.O_CLOEXEC)
     try:

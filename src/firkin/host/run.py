@@ -22,6 +22,7 @@ PACKAGES = {
     "ssh-keygen": "openssh-client",
     "dpkg-deb": "dpkg",
     "apt-get": "apt",
+    "apt-cache": "apt",
 }
 
 

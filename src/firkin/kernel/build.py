@@ -5,108 +5,135 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
+from collections.abc import Callable, Mapping
 from importlib import resources
 from pathlib import Path
 
-from firkin.errors import HostError, ProgramMissing
+from firkin.errors import HostError, NoSpace, ProgramMissing
 from firkin.host.program import run_bound
 from firkin.host.run import find, run
-from firkin.kernel import extract, package
+from firkin.kernel import config, extract, package
 from firkin.progress import Step, step
 from firkin.store.blobs import Blobs
 from firkin.store.kernels import Kernel
 
 METAPACKAGE = "linux-source"
-SOURCE_PACKAGE = r"linux-source-[0-9.]+"
-TOOLS = ("gcc", "make", "flex", "bison", "bc", "xz", "tar")
-LIBELF = Path("/usr/include/libelf.h")
+SOURCE_PREFIX = "linux-source-"
+NEEDED_MIB = 2000  # archive 140, source 1,250, objects 400, and air
+PROGRAMS = {
+    "gcc": "gcc", "ld": "binutils", "strip": "binutils", "make": "make", "flex": "flex", "bison": "bison", "bc": "bc",
+    "tar": "tar", "xz": "xz-utils", "dpkg-deb": "dpkg", "apt-get": "apt",
+}  # fmt: skip
+HEADERS = {"gelf.h": "libelf-dev", "stdio.h": "libc6-dev"}
+# The larger part of what no x86 guest compiles; configuring reads only Kconfig files, which stay.
+LEFT_OUT = ("drivers/gpu/drm/amd/include/*", "arch/arm*/boot/dts/*", "tools/testing/*")
 OBJECTS = 1700  # files compiled with our configuration on Linux 6.1: only the progress display looks at it
 
 
 def fragment() -> str:
-    """Our options, as `make allnoconfig` reads them."""
+    """Our options, as they are laid over `make allnoconfig`."""
     return resources.files("firkin.kernel").joinpath("firkin.config").read_text()
-
-
-def wanted(text: str) -> dict[str, str]:
-    """Option → value of a configuration file."""
-    lines = (line.strip() for line in text.splitlines())
-    return dict(line.split("=", 1) for line in lines if line.startswith("CONFIG_"))
-
-
-def lost(asked: dict[str, str], got: dict[str, str]) -> list[str]:
-    """Options that the kernel's own rules did not let us have."""
-    return sorted(f"{key}={value}" for key, value in asked.items() if got.get(key, "n") != value)
 
 
 def source() -> str:
     """What decides the result: source version, configuration and compiler."""
-    name = package.dependency(METAPACKAGE, SOURCE_PACKAGE)
-    config = hashlib.sha256(fragment().encode()).hexdigest()[:12]
-    compiler = run("gcc", "-dumpfullversion").stdout.strip()
-    return f"{name} {package.version(name)}, config {config}, gcc {compiler}"
+    check_tools()
+    return _describe(package.newest(METAPACKAGE, SOURCE_PREFIX))
+
+
+def _describe(origin: package.Package) -> str:
+    digest = hashlib.sha256(fragment().encode()).hexdigest()[:12]
+    compiler = run("gcc", "-dumpfullversion", timeout_s=30).stdout.strip()
+    return f"{origin.name} {origin.version}, config {digest}, gcc {compiler}"
 
 
 def check_tools() -> None:
-    """Refuse before minutes are spent.
+    """See that all a kernel build needs is there, before minutes are spent.
 
     Raises:
-        ProgramMissing: with the package to install.
+        HostError: naming everything that is missing, with one command that installs it.
     """
-    for tool in TOOLS:
-        find(tool)
-    if not LIBELF.exists():
-        raise ProgramMissing("libelf.h", package="libelf-dev")
+    missing = {program: name for program, name in PROGRAMS.items() if not _has_program(program)}
+    if "gcc" not in missing:
+        missing |= {header: name for header, name in HEADERS.items() if not _has_header(header)}
+    if missing:
+        packages = " ".join(dict.fromkeys(missing.values()))
+        raise HostError(
+            f"a kernel cannot be compiled without {', '.join(missing)}",
+            hint=f"sudo apt-get install --no-install-recommends {packages}",
+        )
+
+
+def _has_program(program: str) -> bool:
+    try:
+        find(program)
+    except ProgramMissing:
+        return False
+    return True
+
+
+def _has_header(header: str) -> bool:
+    return run("gcc", "-E", "-include", header, "-x", "c", "/dev/null", timeout_s=30, check=False).returncode == 0
 
 
 def provide(name: str, blobs: Blobs) -> Kernel:
     """Fetch the source, configure, compile, adopt.
 
     Raises:
-        ProgramMissing: a build tool is not installed.
-        HostError: the source no longer takes our configuration, or a step failed.
+        HostError: tools are missing, the source no longer takes our configuration, or a step failed.
+        NoSpace: the disk is full, or too small to begin.
     """
     check_tools()
-    origin = source()
+    origin = package.newest(METAPACKAGE, SOURCE_PREFIX)
     with blobs.workspace("kernel") as folder:
-        tree = _unpacked(origin.split()[0], folder)
+        check_space(folder, shutil.disk_usage(folder).free >> 20)
+        tree = _unpacked(origin, folder)
         _configure(tree)
         with step("Compiling Linux") as progress:
-            _compile(tree, progress)
-        kernel = tree / "vmlinux"
-        extract.check_elf(kernel.read_bytes())
-        size_bytes = kernel.stat().st_size
-        release = (tree / "include/config/kernel.release").read_text().strip()
-        return Kernel(
-            name=name,
-            provider="build",
-            version=release,
-            source=origin,
-            digest=blobs.adopt(kernel),
-            modules_digest=None,
-            size_bytes=size_bytes,
+            compile_in(tree, progress)
+        return _adopt(name, _describe(origin), tree, blobs)
+
+
+def check_space(folder: Path, free_mib: int) -> None:
+    """Refuse at once what would fail after minutes.
+
+    Raises:
+        NoSpace: a build would fill the disk.
+    """
+    if free_mib < NEEDED_MIB:
+        raise NoSpace(
+            f"{folder.parent}: {free_mib} MiB free, a kernel build takes {NEEDED_MIB}",
+            hint="free some space, or set FIRKIN_HOME elsewhere",
         )
 
 
-def _unpacked(source_package: str, folder: Path) -> Path:
-    deb = package.fetch(source_package, folder)
-    package.unpack(deb, folder / "root")
+def _unpacked(origin: package.Package, folder: Path) -> Path:
+    package.unpack(package.fetch(origin, folder), folder / "root")
+    archive = next((folder / "root/usr/src").glob("linux-source-*.tar.*"))
     with step("Unpacking Linux"):
-        run_bound(["tar", "-C", str(folder), "-xf", str(next((folder / "root/usr/src").glob("*.tar.xz")))])
+        run_bound(("tar", "-C", str(folder), *(f"--exclude=*/{path}" for path in LEFT_OUT), "-xf", str(archive)))
     shutil.rmtree(folder / "root")
-    return folder / source_package
+    return folder / origin.name
 
 
 def _configure(tree: Path) -> None:
-    config = tree.parent / "firkin.config"
-    config.write_text(fragment())
-    run_bound(["make", "-s", "-C", str(tree), "allnoconfig"], env=os.environ | {"KCONFIG_ALLCONFIG": str(config)})
-    missing = lost(wanted(fragment()), wanted((tree / ".config").read_text()))
-    if missing:
-        raise HostError(f"kernel configuration: this Linux does not take {', '.join(missing)}")
+    with step("Configuring Linux"):
+        _make(tree, "allnoconfig")
+        # A later line wins; what our options bring along then takes the kernel's own defaults.
+        with (tree / ".config").open("a") as file:
+            file.write(fragment())
+        _make(tree, "olddefconfig")
+    if missing := config.lost(fragment(), (tree / ".config").read_text()):
+        raise HostError(f"kernel configuration: {tree.name} does not take {', '.join(missing)}")
 
 
-def _compile(tree: Path, progress: Step) -> None:
+def compile_in(tree: Path, progress: Step) -> None:
+    """Make `vmlinux` in a configured tree.
+
+    Raises:
+        ProgramFailed: with the compiler's last words.
+        NoSpace: the disk filled up.
+    """
     done = 0
 
     def count(line: str) -> None:
@@ -115,4 +142,33 @@ def _compile(tree: Path, progress: Step) -> None:
             done += 1
             progress.advance(done, max(done, OBJECTS), "files")
 
-    run_bound(["nice", "make", "-C", str(tree), f"-j{os.cpu_count() or 1}", "vmlinux"], on_line=count)
+    _make(tree, f"-j{len(os.sched_getaffinity(0))}", "vmlinux", on_line=count)
+
+
+def _adopt(name: str, origin: str, tree: Path, blobs: Blobs) -> Kernel:
+    kernel = tree / "vmlinux"
+    run("strip", "--strip-all", kernel, timeout_s=60)  # the VMM would read symbols as large as the rest
+    extract.check_elf(kernel.read_bytes())
+    size_bytes = kernel.stat().st_size
+    return Kernel(
+        name=name,
+        provider="build",
+        version=(tree / "include/config/kernel.release").read_text().strip(),
+        source=origin,
+        digest=blobs.adopt(kernel),
+        modules_digest=None,
+        size_bytes=size_bytes,
+    )
+
+
+def _make(tree: Path, *arguments: str, on_line: Callable[[str], None] = lambda _line: None) -> None:
+    # On SIGTERM make ends its children; killed outright it would leave compilers at work in a folder that is swept.
+    argv = ("nice", "make", "-C", str(tree), *arguments)
+    run_bound(argv, env=environment(os.environ), death_signal="TERM", on_line=on_line)
+
+
+def environment(environ: Mapping[str, str]) -> dict[str, str]:
+    """Only what a build needs: a user's MAKEFLAGS or KCFLAGS must not end up in the kernel."""
+    ours = {key: environ[key] for key in ("PATH", "TMPDIR", "HOME") if key in environ}
+    fixed = {"LC_ALL": "C", "KBUILD_BUILD_USER": "firkin", "KBUILD_BUILD_HOST": "firkin"}
+    return ours | fixed | {"KBUILD_BUILD_TIMESTAMP": "2024-01-01 00:00 UTC"}

@@ -11,13 +11,16 @@ from firkin.store.blobs import Blobs
 from firkin.store.kernels import Kernel
 
 METAPACKAGE = "linux-image-cloud-amd64"
-IMAGE_PACKAGE = r"linux-image-[0-9][0-9a-z.+-]*-cloud-amd64"
+IMAGE_PREFIX = "linux-image-"
 
 
 def source() -> str:
     """What `provide` would take the kernel from: package and version."""
-    name = package.dependency(METAPACKAGE, IMAGE_PACKAGE)
-    return f"{name} {package.version(name)}"
+    return _describe(package.newest(METAPACKAGE, IMAGE_PREFIX))
+
+
+def _describe(origin: package.Package) -> str:
+    return f"{origin.name} {origin.version}"
 
 
 def provide(name: str, blobs: Blobs) -> Kernel:
@@ -26,26 +29,31 @@ def provide(name: str, blobs: Blobs) -> Kernel:
     Raises:
         HostError: no such package, or not the content we know how to use.
     """
-    origin = source()
+    origin = package.newest(METAPACKAGE, IMAGE_PREFIX)
     with blobs.workspace("kernel") as folder:
-        deb = package.fetch(origin.split()[0], folder)
-        package.unpack(deb, folder / "root")
+        package.unpack(package.fetch(origin, folder), folder / "root")
         boot_image = _only(folder / "root/boot", "vmlinuz-*")
         release = boot_image.name.removeprefix("vmlinuz-")
         kernel, archive = folder / "vmlinux", folder / "modules.cpio"
         with step(f"Extracting vmlinux {release}"):
             kernel.write_bytes(extract.vmlinux(boot_image.read_bytes()))
-            archive.write_bytes(modules.write_archive(modules.select(folder / "root/lib/modules" / release)))
+            archive.write_bytes(modules.write_archive(modules.select(_modules(folder / "root", release))))
         size_bytes = kernel.stat().st_size
         return Kernel(
             name=name,
             provider="debian",
             version=release,
-            source=origin,
+            source=_describe(origin),
             digest=blobs.adopt(kernel),
             modules_digest=blobs.adopt(archive),
             size_bytes=size_bytes,
         )
+
+
+def _modules(root: Path, release: str) -> Path:
+    """Where the package has its modules: newer Debian ships no /lib."""
+    places = (root / "lib/modules" / release, root / "usr/lib/modules" / release)
+    return next((place for place in places if place.is_dir()), places[0])
 
 
 def _only(folder: Path, pattern: str) -> Path:

@@ -12,6 +12,7 @@ from firkin.errors import HostError
 
 # The lz4 tool's legacy framing, which the kernel uses: blocks of at most 8 MiB of content, each after its length.
 LZ4_BLOCK_BYTES = 8 << 20
+MOST_BYTES = 1 << 30  # no kernel is larger, but damaged data may say so
 LZ4_MAGIC = b"\x02\x21\x4c\x18"
 ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 
@@ -29,7 +30,7 @@ def decompress(data: bytes) -> bytes:
         if data.startswith(magic):
             try:
                 return expand(data)
-            except (EOFError, OSError, ValueError, lzma.LZMAError, struct.error) as error:
+            except (EOFError, OSError, ValueError, lzma.LZMAError, struct.error, zlib.error) as error:
                 raise HostError(f"damaged compressed data: {error}", hint="fetch the package again") from error
     return data
 
@@ -71,6 +72,8 @@ def _zstd(data: bytes) -> bytes:
     library.ZSTD_decompress.restype = library.ZSTD_findFrameCompressedSize.restype = ctypes.c_size_t
     length = library.ZSTD_findFrameCompressedSize(data, ctypes.c_size_t(len(data)))
     size = _zstd_size(library, data)
+    if size > MOST_BYTES:
+        raise ValueError(f"{size} bytes of content announced")
     buffer = ctypes.create_string_buffer(max(1, size))
     written = library.ZSTD_decompress(buffer, ctypes.c_size_t(size), data, ctypes.c_size_t(length))
     if written != size:

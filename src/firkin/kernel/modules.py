@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from firkin.agent.cpio import CpioEntry, write_cpio
 from firkin.errors import HostError
 from firkin.kernel.decompress import decompress
 
@@ -124,25 +125,5 @@ def select(folder: Path) -> list[Module]:
 def write_archive(modules: Iterable[Module]) -> bytes:
     """The cpio for the initramfs: the list and the files."""
     content = {f"{FOLDER}/{module.name}.ko": module.content for module in modules}
-    listing = "".join(f"/{name}\n" for name in content)
-    return write_newc({LIST: listing.encode(), **content})
-
-
-def write_newc(files: Mapping[str, bytes]) -> bytes:
-    """A cpio archive in the "newc" format with these files and their folders, the same bytes each time."""
-    folders = {str(parent): None for name in files for parent in reversed(Path(name).parents) if parent != Path()}
-    entries = [_newc_entry(name, 0o040755, b"") for name in folders]
-    entries += [_newc_entry(name, 0o100644, data) for name, data in files.items()]
-    return b"".join([*entries, _newc_entry("TRAILER!!!", 0, b"")])
-
-
-def _newc_entry(name: str, mode: int, data: bytes) -> bytes:
-    encoded = name.encode() + b"\0"
-    # ino, mode, uid, gid, nlink, mtime, filesize, devmajor, devminor, rdevmajor, rdevminor, namesize, check
-    fields = (0, mode, 0, 0, 1, 0, len(data), 0, 0, 0, 0, len(encoded), 0)
-    header = b"070701" + b"".join(b"%08x" % field for field in fields)
-    return _padded(header + encoded) + _padded(data)
-
-
-def _padded(data: bytes) -> bytes:
-    return data + bytes(-len(data) % 4)
+    listing = "".join(f"/{path}\n" for path in content)
+    return write_cpio(CpioEntry.file(path, data) for path, data in {LIST: listing.encode(), **content}.items())

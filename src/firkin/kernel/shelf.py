@@ -2,22 +2,48 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import importlib
+from collections.abc import Callable, Iterable, Mapping
+from types import MappingProxyType
+from typing import Protocol, cast
 
 from firkin.errors import NotFound, UsageError
 from firkin.host.lock import locked
-from firkin.kernel import build, debian
 from firkin.paths import Paths
 from firkin.store.blobs import Blobs
 from firkin.store.kernels import Kernel, Kernels
 
-Provider = Callable[[str, Blobs], Kernel]
 
-PROVIDERS: dict[str, Provider] = {"debian": debian.provide, "build": build.provide}
-SOURCES: dict[str, Callable[[], str]] = {"debian": debian.source, "build": build.source}
+class Provider(Protocol):
+    """What each provider's module offers."""
+
+    def source(self) -> str:
+        """What `provide` would make the kernel of now; the same source makes the same kernel."""
+        ...
+
+    def provide(self, name: str, blobs: Blobs) -> Kernel:
+        """Make the kernel and put its files into the store."""
+        ...
 
 
-def ensure(name: str, kernels: Kernels, blobs: Blobs, paths: Paths) -> Kernel:
+# Name → what `ls` says of a kernel that is not there yet, and how to get it. Modules load only where one is made.
+PROVIDERS: Mapping[str, tuple[str, str]] = MappingProxyType(
+    {
+        "debian": ("from Debian's cloud kernel package", "firkin kernel pull debian"),
+        "build": ("boots fastest, takes minutes to compile", "firkin kernel build"),
+    }
+)
+
+
+def load_provider(name: str) -> Provider:
+    """The module that makes the kernel of that name."""
+    return cast("Provider", importlib.import_module(f"firkin.kernel.{name}"))
+
+
+Load = Callable[[str], Provider]
+
+
+def ensure(name: str, kernels: Kernels, blobs: Blobs, paths: Paths, *, load: Load = load_provider) -> Kernel:
     """The kernel of that name, provided on first use; of several callers at once, one does the work.
 
     Raises:
@@ -26,34 +52,37 @@ def ensure(name: str, kernels: Kernels, blobs: Blobs, paths: Paths) -> Kernel:
     """
     if kernel := _whole(kernels.get(name), blobs):
         return kernel
-    return _provide(name, kernels, blobs, paths, lambda kernel: kernel is not None)
+    return _provide(name, kernels, blobs, paths, load, lambda _former, _provider: True)
 
 
-def refresh(name: str, kernels: Kernels, blobs: Blobs, paths: Paths) -> Kernel:
+def refresh(name: str, kernels: Kernels, blobs: Blobs, paths: Paths, *, load: Load = load_provider) -> Kernel:
     """The kernel made of what the host's packages offer now; at once, if that is what we have.
 
     Raises:
         NotFound: no provider of that name.
-        HostError: providing it failed.
+        HostError: providing it failed; what was there before stays.
     """
-
-    def is_current(kernel: Kernel | None) -> bool:
-        return kernel is not None and kernel.source == SOURCES[name]()
-
-    return _provide(name, kernels, blobs, paths, is_current)
+    return _provide(name, kernels, blobs, paths, load, lambda former, provider: former.source == provider.source())
 
 
 def _provide(
-    name: str, kernels: Kernels, blobs: Blobs, paths: Paths, suffices: Callable[[Kernel | None], bool]
+    name: str,
+    kernels: Kernels,
+    blobs: Blobs,
+    paths: Paths,
+    load: Load,
+    suffices: Callable[[Kernel, Provider], bool],
 ) -> Kernel:
     if name not in PROVIDERS:
-        known = ", ".join(sorted({*PROVIDERS, *(kernel.name for kernel in kernels.all())}))
-        raise NotFound("kernel", name, hint=f"there are: {known}")
+        raise NotFound("kernel", name, hint=_known(kernels))
+    provider = load(name)
     with locked(paths.locks / f"kernel-{name}"):
+        # Whoever held the lock before us may have made it.
         former = _whole(kernels.get(name), blobs)
-        if former is not None and suffices(former):
+        if former is not None and suffices(former, provider):
             return former
-        kernel = PROVIDERS[name](name, blobs)
+        blobs.sweep()
+        kernel = provider.provide(name, blobs)
         kernels.put(kernel)
     if former is not None:
         drop_blobs(former, kernels, blobs)
@@ -69,13 +98,18 @@ def remove(name: str, kernels: Kernels, blobs: Blobs, used: Iterable[tuple[str, 
     """
     kernel = kernels.get(name)
     if kernel is None:
-        raise NotFound("kernel", name)
+        raise NotFound("kernel", name, hint=_known(kernels))
     users = [machine for machine, wanted in used if wanted == name]
     if users:
         raise UsageError(f"kernel {name!r}: in use by {', '.join(users)}", hint=f"firkin rm --force {' '.join(users)}")
     kernels.remove(name)
     drop_blobs(kernel, kernels, blobs)
     return kernel
+
+
+def _known(kernels: Kernels) -> str:
+    here = ", ".join(kernel.name for kernel in kernels.all()) or "none"
+    return f"in the store: {here}; can be had: {', '.join(PROVIDERS)}"
 
 
 def drop_blobs(kernel: Kernel, kernels: Kernels, blobs: Blobs) -> None:
