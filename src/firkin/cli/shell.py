@@ -42,17 +42,6 @@ def writer(fd: int) -> Callable[[bytes], None]:
     return write
 
 
-def writer(fd: int) -> Callable[[bytes], None]:
-    """A sink that writes all it is given, whatever the descriptor is."""
-
-    def write(data: bytes) -> None:
-        view = memoryview(data)
-        while view:
-            view = view[os.write(fd, view) :]
-
-    return write
-
-
 def after_dashes(command: tuple[str, ...]) -> tuple[str, ...]:
     """The command itself: `--` before it only ends our own options."""
     return command[1:] if command[:1] == ("--",) else command
