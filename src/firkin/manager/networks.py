@@ -5,6 +5,7 @@ from __future__ import annotations
 from firkin.manager.changes import LinkUp, NetworkUp, SysctlSet
 from firkin.manager.context import Context
 from firkin.net.forwarding import network_changes
+from firkin.net.links import create_network
 from firkin.net.plan import LinkPlan, NetworkPlan, plan_link, plan_network
 
 
