@@ -13,6 +13,7 @@ from firkin.manager.firkin import Firkin
 from firkin.settings import load
 
 TEST_HOME = os.environ.get("FIRKIN_TEST_HOME", "")
+KERNEL = os.environ.get("FIRKIN_TEST_KERNEL_NAME", "build")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -53,7 +54,7 @@ def open_firkin(home: Path) -> Iterator[Callable[[], Firkin]]:
     opened: list[Firkin] = []
 
     def open_it() -> Firkin:
-        opened.append(Firkin(load({"FIRKIN_HOME": str(home), "FIRKIN_KERNEL": "build", "FIRKIN_IMAGE": "busybox"})))
+        opened.append(Firkin(load({"FIRKIN_HOME": str(home), "FIRKIN_KERNEL": KERNEL, "FIRKIN_IMAGE": "busybox"})))
         return opened[-1]
 
     yield open_it

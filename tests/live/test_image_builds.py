@@ -130,8 +130,9 @@ def test_a_missing_program_comes_with_its_package(tmp_path: Path) -> None:
 
 @needs_mmdebstrap
 @pytest.mark.slow
+@pytest.mark.timeout(320)  # a minute of work that shares its cores with other tests
 def test_debian_is_trimmed_and_has_no_identity(tmp_path: Path) -> None:
-    done = firkin(tmp_path, "image", "build", "debian", timeout_s=110)
+    done = firkin(tmp_path, "image", "build", "debian", timeout_s=300)
     assert done.returncode == 0, done.stderr
     [blob] = blobs(tmp_path)
     found = modes(blob)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import resource
 import socket
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -24,12 +25,11 @@ MIB = 1 << 20
 
 
 @pytest.fixture(scope="module")
-def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A directory that QEMU may enter as nobody, whose socket paths are short."""
-    made = tmp_path_factory.mktemp("vs")
-    for parent in (made, *made.parents[:2]):
-        parent.chmod(0o755)
-    return made
+def directory() -> Iterator[Path]:
+    """A directory that QEMU may enter as nobody, which pytest's own is not."""
+    with tempfile.TemporaryDirectory(prefix="firkin-vsock-") as made:
+        Path(made).chmod(0o755)
+        yield Path(made)
 
 
 @pytest.fixture(scope="module")
@@ -388,6 +388,30 @@ def test_a_snapshotted_guest_that_goes_on_keeps_its_connections(directory: Path,
             made.save(directory / "goeson-state")
             made.qmp("cont")
             assert exchange(connected, b"after") == b"after"
+
+
+def test_broken_ring_disables_the_device_until_the_driver_starts_again(directory: Path, initrd: Path) -> None:
+    with vsock_machine.machine(directory, "broken.sock") as made:
+        made.memory = directory / "broken-memory"
+        made.boot(initrd)
+        made.wait_ready()
+        connected = made.connect(ECHO)
+        service = made.device._service
+        assert service is not None
+        assert service._control is not None
+        _, avail, _ = service._control.vrings[0].layout
+        service._control.memory.write(avail, b"\0\0\x34\x12")
+        connected.sendall(b"anything that needs a receive buffer")
+        with suppress(ConnectionResetError):
+            assert connected.recv(1) == b""
+        connected.close()
+        assert made.device.fault is not None
+        with pytest.raises(ConnectionRefusedError):
+            made.connect(ECHO)
+        made.qmp("set-action", reboot="reset")
+        made.qmp("system_reset")
+        made.wait_ready()
+        assert made.device.fault is None
 
 
 def test_qemus_death_ends_every_connection(directory: Path, initrd: Path) -> None:

@@ -85,13 +85,14 @@ class Machine:
         self._unread = b""
         self.process: subprocess.Popen[bytes] | None = None
 
-    def start(self, arguments: list[str], *, share: bool, user: int | None = NOBODY) -> None:
+    def start(self, arguments: list[str], *, share: bool) -> None:
         """Spawn QEMU as the engine will: unprivileged, sandboxed, the filter installed last before exec."""
         if not self.memory.exists():
             self.memory.write_bytes(b"")
             os.truncate(self.memory, 128 << 20)
             self.memory.chmod(0o666)
         monitor = self._qemu_end.fileno()
+        user = NOBODY if os.getuid() == 0 else None
         backend = f"memory-backend-file,id=mem,size=128M,mem-path={self.memory},share={'on' if share else 'off'}"
         argv = [
             *("qemu-system-x86_64", "-accel", "tcg", "-m", "128", "-object", backend),

@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import pwd
 import shlex
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
-from firkin.errors import HostError, ProgramFailed, ProgramMissing
+from firkin.errors import HostError, NoSpace, ProgramFailed, ProgramMissing
 from firkin.host.program import run_bound
 from firkin.host.run import find
 from firkin.image import sources, tree
@@ -16,9 +17,10 @@ from firkin.image.recipe import SOURCE_DATE_EPOCH, Recipe
 from firkin.progress import Step, step
 
 SUITE = "bookworm"
+NEEDED_MIB = 600  # packages, tree, archive and image side by side
 PACKAGES = ("systemd-sysv", "openssh-server", "iproute2", "iputils-ping", "login", "procps", "netbase")
-# An archive has no entry for its own root, which would be open to all and as new as the build.
-ROOT_OPTIONS = ("-root-mode", "0755", "-root-uid", "0", "-root-gid", "0", "-root-time", str(SOURCE_DATE_EPOCH))
+# mksquashfs ignores the archive's entry for the root and would leave it open to all.
+ROOT_OPTIONS = ("-root-mode", "0755", "-root-uid", "0", "-root-gid", "0")
 DPKG_OPTIONS = (
     "path-exclude=/usr/share/doc/*",
     "path-include=/usr/share/doc/*/copyright",
@@ -57,6 +59,7 @@ def make(recipe: Recipe, workspace: Path) -> Path:
     """
     root = os.geteuid() == 0
     check_host(root=root)
+    check_space(workspace.parent, shutil.disk_usage(workspace).free)
     archive, target = workspace / "root.tar", workspace / "root.squashfs"
     lists = sources.for_suite(sources.read_host(), SUITE)
     env = environment(os.environ, workspace, root=root)
@@ -66,8 +69,8 @@ def make(recipe: Recipe, workspace: Path) -> Path:
         except ProgramFailed as error:
             raise explain(error, lists) from error
     with step("Packing the root filesystem"):
-        options = ("-tar", "-mkfs-time", str(SOURCE_DATE_EPOCH), *ROOT_OPTIONS)
-        run_bound(recipe.squash.argv("-", target, *options), input_file=archive)
+        options = ("-tar", *ROOT_OPTIONS)
+        run_bound(recipe.squash.argv("-", target, *options), env=env, input_file=archive)
     return target
 
 
@@ -99,6 +102,19 @@ def check_host(*, root: bool) -> None:
         )
     if not root:
         _check_subordinate_ids(pwd.getpwuid(os.geteuid()).pw_name)
+
+
+def check_space(folder: Path, free_bytes: int) -> None:
+    """Refuse before the download: on a full disk apt-get waits for ever in place of failing.
+
+    Raises:
+        NoSpace: with what is needed and what there is.
+    """
+    if free_bytes < NEEDED_MIB * 2**20:
+        raise NoSpace(
+            f"{folder}: disk full: building Debian needs {NEEDED_MIB} MiB, {free_bytes // 2**20} MiB are free",
+            hint="free some space, or set FIRKIN_HOME elsewhere",
+        )
 
 
 def _check_subordinate_ids(user: str, files: tuple[Path, ...] = (Path("/etc/subuid"), Path("/etc/subgid"))) -> None:

@@ -91,13 +91,16 @@ def new_record(spec: MachineSpec, lifetime: Lifetime, engine: str, network: str)
 def make_folders(launch: Launch) -> None:
     """Private folders for logs and for boot files."""
     launch.home.mkdir(parents=True, exist_ok=True, mode=0o700)
+    launch.station.engine_log.touch()
     launch.context.ledger.do(launch.record.id, Folder(str(launch.run)))
 
 
 def start_engine(launch: Launch) -> None:
     """Spawn the VMM; it starts up while the steps after this one work."""
     launch.context.ledger.do(launch.record.id, EngineUp(launch.record.id))
-    launch.engine = spawn(backend.argv(launch.record.engine, launch.record.id), launch.station)
+    launch.engine = spawn(
+        backend.argv(launch.record.engine, launch.record.id, launch.station.engine_log), launch.station
+    )
     launch.context.machines.update(launch.record.id, pid=launch.engine.pid, pid_started=launch.engine.started)
 
 

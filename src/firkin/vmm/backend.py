@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 from firkin.errors import HostError
 from firkin.settings import EngineChoice
@@ -23,11 +24,11 @@ def choose(wanted: EngineChoice, verdict: Callable[[], str]) -> str:
     return name
 
 
-def argv(engine: str, machine_id: str) -> list[str]:
+def argv(engine: str, machine_id: str, log: Path) -> list[str]:
     """Command line of one engine. Both take the same flags.
 
     firkin-vmm is started as a module of the running interpreter, isolated from the user's environment, so that it
-    works from any kind of installation.
+    works from any kind of installation. Without a log file the log would mix into the console on stdout.
     """
     program = ["firecracker"] if engine == EngineChoice.FIRECRACKER else [sys.executable, "-I", "-m", "firkin.engine"]
-    return [*program, "--id", machine_id, "--api-sock", API_SOCKET]
+    return [*program, "--id", machine_id, "--api-sock", API_SOCKET, "--log-path", str(log)]

@@ -9,7 +9,8 @@ from firkin.engine.vsock.packet import HEADER_SIZE, MalformedPacket, Packet
 from firkin.engine.vsock.ring import Batch, Chain, SplitRing
 from firkin.engine.vsock.vring import RX, TX, Vring
 
-BATCH = 32
+TX_BATCH = 32
+RX_BATCH = 64
 
 
 class Pump:
@@ -45,7 +46,7 @@ class Pump:
     def _serve_tx(self, now_s: float) -> None:
         """Guest to host."""
         ring = _running(self._vrings[TX])
-        room = min(BATCH, self._muxer.reset_room)
+        room = min(TX_BATCH, self._muxer.reset_room)
         if not room:
             return  # the guest must read its resets first
         batch = ring.pending(room)
@@ -72,14 +73,13 @@ class Pump:
     def _serve_rx(self, now_s: float) -> bool:
         """Host to guest."""
         ring = _running(self._vrings[RX])
-        batch = ring.pending(ring.layout.size)
+        batch = ring.pending(RX_BATCH)
         if not batch:
             self._rx_ready = not ring.await_kick()
             return self._rx_ready
         used: list[tuple[int, int]] = []
-        for _ in range(BATCH):
-            if not batch or not self._fill_next(batch, used, now_s):
-                break
+        while batch and self._fill_next(batch, used, now_s):
+            pass
         self._complete(RX, ring, used)
         return self._has_packets()
 

@@ -18,6 +18,7 @@ INDIRECT_DESC = 1 << 28
 NOTIFY_ON_EMPTY = 1 << 24
 
 MAX_INDIRECT = 1024
+SINGLE_READS = 4
 MAX_CHAIN_SIZE = 1 << 32
 
 _NEXT, _WRITE, _INDIRECT = 1, 2, 4
@@ -46,20 +47,25 @@ class Chain(NamedTuple):
 
 
 class Batch:
-    """The buffers that were available at one moment, parsed one by one as they are taken."""
+    """The buffers that were available at one moment, parsed one by one as they are taken.
+
+    The first few descriptors are read singly, which suits an answer of one packet; a longer batch copies the table.
+    """
 
     __slots__ = ("_heads", "_ring", "_table", "_taken")
 
-    def __init__(self, ring: SplitRing, heads: Sequence[int], table: bytes) -> None:
+    def __init__(self, ring: SplitRing, heads: Sequence[int]) -> None:
         self._ring = ring
         self._heads = heads
-        self._table = table
+        self._table: bytes | None = None
         self._taken = 0
 
     def __len__(self) -> int:
         return len(self._heads) - self._taken
 
     def take(self) -> Chain:
+        if self._taken == SINGLE_READS:
+            self._table = self._ring.read_table()
         chain = self._ring.parse(self._heads[self._taken], self._table)
         self._taken += 1
         self._ring.next_avail = (self._ring.next_avail + 1) & 0xFFFF
@@ -92,12 +98,19 @@ class SplitRing:
         """What the guest has made available, at most `limit` buffers. Taking them is left to the caller."""
         count = min(self._available(), limit)
         if not count:
-            return Batch(self, (), b"")
-        size, desc, avail, _ = self.layout
-        ring = struct.unpack(f"<{size}H", self._memory.read(avail + 4, 2 * size))
+            return Batch(self, ())
+        size = self.layout.size
         start = self.next_avail % size
-        heads = (ring[start:] + ring[:start])[:count]
-        return Batch(self, heads, self._memory.read(desc, _DESC.size * size))
+        heads = self._heads(start, min(count, size - start))
+        if len(heads) < count:
+            heads += self._heads(0, count - len(heads))
+        return Batch(self, heads)
+
+    def _heads(self, start: int, count: int) -> tuple[int, ...]:
+        return struct.unpack(f"<{count}H", self._memory.read(self.layout.avail + 4 + 2 * start, 2 * count))
+
+    def read_table(self) -> bytes:
+        return self._memory.read(self.layout.desc, _DESC.size * self.layout.size)
 
     def _available(self) -> int:
         """How many buffers wait.
@@ -122,17 +135,21 @@ class SplitRing:
         index: int = _FLAGS_INDEX.unpack(self._memory.read(self.layout.avail, 4))[1]
         return index
 
-    def parse(self, head: int, table: bytes) -> Chain:
-        """Follow the chain that starts at `head` in a copy of the descriptor table."""
+    def parse(self, head: int, table: bytes | None) -> Chain:
+        """Follow the chain that starts at `head`, in a copy of the descriptor table if there is one."""
         if head >= self.layout.size:
             raise RingBroken(f"descriptor {head} of {self.layout.size}")
-        address, length, flags, _ = _DESC.unpack_from(table, _DESC.size * head)
+        if table is None:
+            entry = self._memory.read(self.layout.desc + _DESC.size * head, _DESC.size)
+            address, length, flags, _ = _DESC.unpack(entry)
+        else:
+            address, length, flags, _ = _DESC.unpack_from(table, _DESC.size * head)
         if flags == self._direction:  # neither chained nor indirect: most buffers are
             return Chain(head, self._memory.spans(address, length), length)
-        entries, first = table, head
         if flags & _INDIRECT:
-            entries, first = self._indirect_table(address, length, flags), 0
-        spans = self._walk(entries, first)
+            spans = self._walk(self._indirect_table(address, length, flags), 0)
+        else:
+            spans = self._walk(table or self.read_table(), head)
         size = sum(span.size for span in spans)
         if size >= MAX_CHAIN_SIZE:
             raise RingBroken(f"buffer {head} is {size} bytes long")

@@ -200,5 +200,3 @@ class Service:
         self._doorway.refusing = True
         self._unwatch()
         self.muxer.reset()
-        for vring in self._control.vrings:
-            vring.signal("error")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from contextlib import suppress
-from dataclasses import dataclass, field
 
 from firkin.engine.vsock.ring import RingLayout, SplitRing
 
@@ -12,15 +11,17 @@ RX, TX = 0, 1  # as the guest sees them: the device writes RX and reads TX
 NO_FD = -1
 
 
-@dataclass(slots=True)
 class Vring:
-    """What QEMU set for one queue. `ring` exists while the device runs."""
+    """One queue. `ring` exists while the device runs."""
 
-    size: int = 1
-    layout: tuple[int, int, int] = (0, 0, 0)
-    base: int = 0
-    fds: dict[str, int] = field(default_factory=lambda: {"kick": NO_FD, "call": NO_FD, "error": NO_FD})
-    ring: SplitRing | None = None
+    __slots__ = ("base", "fds", "layout", "ring", "size")
+
+    def __init__(self) -> None:
+        self.size = 1
+        self.layout = (0, 0, 0)  # of descriptors, available and used ring, in QEMU's address space
+        self.base = 0
+        self.fds = {"kick": NO_FD, "call": NO_FD}
+        self.ring: SplitRing | None = None
 
     def ring_layout(self) -> RingLayout:
         return RingLayout(self.size, *self.layout)

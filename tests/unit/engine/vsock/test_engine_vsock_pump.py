@@ -29,7 +29,9 @@ class Guest:
     @staticmethod
     def _vring(driver: FakeDriver, index: int) -> Vring:
         ring = SplitRing(driver.memory, driver.layout, device_writes=index == RX, features=EVENT_IDX, next_avail=0)
-        return Vring(size=driver.size, ring=ring)
+        vring = Vring()
+        vring.ring = ring
+        return vring
 
     def sends(self, op: int, payload: bytes = b"", *, host_port: int = 52, guest_port: int = 4000) -> None:
         header = Header(3, 2, guest_port, host_port, len(payload), 1, op, 0, 1 << 18, 0)

@@ -194,7 +194,7 @@ def test_interrupt_rings_qemus_bell(qemu: Qemu) -> None:
     bell = os.eventfd(0, os.EFD_NONBLOCK)
     qemu.ioctl(SET_CALL, struct.pack("<Ii", 0, bell))
     qemu.control.vrings[0].signal("call")
-    qemu.control.vrings[0].signal("error")
+    qemu.control.vrings[1].signal("call")
     assert os.eventfd_read(bell) == 1
     os.close(bell)
 
