@@ -2,12 +2,9 @@
 #include "config.h"
 
 #include <arpa/inet.h>
-#include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
-#include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include "log.h"
@@ -308,32 +305,21 @@ int config_parse(struct config *config, char *data, size_t len)
     return 0;
 }
 
-static bool read_fully(int fd, char *data, size_t len)
-{
-    for (size_t have = 0; have < len;) {
-        ssize_t got = read(fd, data + have, len - have);
-        if (got <= 0)
-            return false;
-        have += (size_t)got;
-    }
-    return true;
-}
-
 int config_load(struct config *config, const char *path)
 {
-    struct stat stat;
+    /* Lives as long as the machine. Not from malloc, whose first use costs milliseconds under emulation. */
+    static char data[CONFIG_MAX_BYTES];
+    size_t len = 0;
+    ssize_t got = 0;
     int fd = open(path, O_RDONLY | O_CLOEXEC);
     if (fd < 0)
         return log_errno("configuration", path);
-    if (fstat(fd, &stat) < 0 || stat.st_size > CONFIG_MAX_BYTES) {
-        close(fd);
-        return config_fault(0, "larger than 4 MiB");
-    }
-    size_t len = (size_t)stat.st_size;
-    char *data = malloc(len + 1); /* lives as long as the machine */
-    bool whole = data && read_fully(fd, data, len);
+    while (len < sizeof data && (got = read(fd, data + len, sizeof data - len)) > 0)
+        len += (size_t)got;
+    if (got < 0)
+        log_errno("configuration", path);
     close(fd);
-    if (!whole)
-        return log_errno("configuration", path);
-    return config_parse(config, data, len);
+    if (len == sizeof data)
+        return config_fault(0, "4 MiB or larger");
+    return got < 0 ? -1 : config_parse(config, data, len);
 }

@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "clock.h"
+#include "folder.h"
 #include "log.h"
 #include "text.h"
 
@@ -60,16 +61,15 @@ int mount_devices(void)
 
 static void add_block_devices(struct text *text)
 {
-    struct dirent *entry;
-    DIR *dir = opendir("/dev");
+    struct folder folder;
     size_t start = text->len;
-    while (dir && (entry = readdir(dir)))
-        if (entry->d_type == DT_BLK) {
-            text_add(text, " ");
-            text_add(text, entry->d_name);
-        }
-    if (dir)
-        closedir(dir);
+    if (folder_open(&folder, open("/dev", O_RDONLY | O_DIRECTORY | O_CLOEXEC)))
+        for (const char *name; (name = folder_next(&folder));)
+            if (folder.type == DT_BLK) {
+                text_add(text, " ");
+                text_add(text, name);
+            }
+    folder_close(&folder);
     if (text->len == start)
         text_add(text, " none");
 }
@@ -155,25 +155,18 @@ int mount_cgroups(void)
 /* Remove what lies in the folder `fd`, on that file system only; closes `fd`. */
 static void empty_folder(int fd, dev_t device)
 {
-    DIR *dir = fdopendir(fd);
-    if (!dir) {
-        close(fd);
+    struct folder folder;
+    if (!folder_open(&folder, fd))
         return;
-    }
-    for (struct dirent *entry; (entry = readdir(dir));) {
+    for (const char *name; (name = folder_next(&folder));) {
         struct stat stat;
-        if (strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0)
+        if (fstatat(fd, name, &stat, AT_SYMLINK_NOFOLLOW) < 0 || stat.st_dev != device)
             continue;
-        if (fstatat(fd, entry->d_name, &stat, AT_SYMLINK_NOFOLLOW) < 0 || stat.st_dev != device)
-            continue;
-        if (S_ISDIR(stat.st_mode)) {
-            int below = openat(fd, entry->d_name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-            if (below >= 0)
-                empty_folder(below, device);
-        }
-        unlinkat(fd, entry->d_name, S_ISDIR(stat.st_mode) ? AT_REMOVEDIR : 0);
+        if (S_ISDIR(stat.st_mode))
+            empty_folder(openat(fd, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC), device);
+        unlinkat(fd, name, S_ISDIR(stat.st_mode) ? AT_REMOVEDIR : 0);
     }
-    closedir(dir);
+    folder_close(&folder);
 }
 
 int switch_root(void)

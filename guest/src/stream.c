@@ -190,6 +190,12 @@ static enum error_code launch_error(const struct launch_failure *failure)
     return failure->error == ENOENT || failure->error == ENOTDIR ? ERROR_NOT_FOUND : ERROR_NOT_EXECUTABLE;
 }
 
+static const char *launch_reason(const struct launch_failure *failure)
+{
+    bool no_user = failure->stage == LAUNCH_USER && failure->error == ENOENT;
+    return no_user ? "no such user or group in the image" : strerror(failure->error);
+}
+
 static void send_exit(struct stream *stream)
 {
     struct writer writer = {0};
@@ -210,7 +216,7 @@ static bool settle_report(struct stream *stream)
         return true;
     watch_close(&stream->report);
     if (got == sizeof failure) {
-        conn_send_error(stream->conn, stream->id, launch_error(&failure), strerror(failure.error));
+        conn_send_error(stream->conn, stream->id, launch_error(&failure), launch_reason(&failure));
         drop_stream(stream);
         return false;
     }

@@ -5,12 +5,12 @@ from __future__ import annotations
 import secrets
 import subprocess
 from collections.abc import Iterator
-from ipaddress import IPv4Interface
+from ipaddress import IPv4Address, IPv4Interface
 
 import pytest
 from pyroute2 import NetNS
 
-from firkin.errors import HostError, InvalidSpec
+from firkin.errors import InvalidSpec, NameTaken
 from firkin.host import netns, sysctl
 from firkin.host.netlink import Rtnl
 from firkin.net import links
@@ -44,13 +44,13 @@ def host(tag: str) -> Iterator[str]:
             with Rtnl() as rtnl:
                 rtnl.add_veth("eth0", "eth0", peer.fileno())
                 rtnl.add_address("eth0", IPv4Interface("203.0.113.2/24"))
-                rtnl.up("eth0")
-                rtnl.add_default_route(IPv4Interface("203.0.113.1/24").ip.packed)
+                rtnl.change("eth0", up=True)
+                rtnl.add_default_route(IPv4Address("203.0.113.1"))
 
         def answer() -> None:
             with Rtnl() as rtnl:
                 rtnl.add_address("eth0", IPv4Interface("203.0.113.1/24"))
-                rtnl.up("eth0")
+                rtnl.change("eth0", up=True)
 
         try:
             netns.run_in(name, wire)
@@ -99,7 +99,7 @@ def test_host_mode_reaches_the_internet_and_leaves_the_host_as_it_was(host: str,
     netns.create(guest)
     try:
         netns.run_in(host, lambda: links.create_network(plan))
-        netns.run_in(host, lambda: sysctl.write("net.ipv4.ip_forward", "1"))
+        netns.run_in(host, lambda: sysctl.write("net/ipv4/ip_forward", "1"))
         _plug_in(host, guest, plan)
         assert " 0% packet loss" in shell(guest, "ping", "-c", "2", "-i", "0.2", "-W", "2", "203.0.113.1")
         assert str(netns.run_in(host, lambda: links.host_address(plan))) == "203.0.113.2"
@@ -116,16 +116,15 @@ def _plug_in(host: str, guest: str, plan: NetworkPlan) -> None:
         def plug() -> None:
             with Rtnl() as rtnl:
                 rtnl.add_veth("port", "eth0", peer.fileno())
-                rtnl.enslave("port", plan.bridge)
-                rtnl.up("port")
+                rtnl.change("port", master=plan.bridge, up=True)
 
         netns.run_in(host, plug)
 
     def configure() -> None:
         with Rtnl() as rtnl:
             rtnl.add_address("eth0", IPv4Interface("192.168.5.3/24"))
-            rtnl.up("eth0")
-            rtnl.add_default_route(plan.gateway.ip.packed)
+            rtnl.change("eth0", up=True)
+            rtnl.add_default_route(plan.gateway.ip)
 
     netns.run_in(guest, configure)
 
@@ -134,12 +133,12 @@ def _unplug(plan: NetworkPlan) -> None:
     with Rtnl() as rtnl:
         rtnl.delete("port")
     links.delete_network(plan)
-    sysctl.write("net.ipv4.ip_forward", "0")
+    sysctl.write("net/ipv4/ip_forward", "0")
 
 
 def _everything(host: str) -> str:
     names = shell(host, "sh", "-c", "ip -o link | cut -d: -f2; ip -4 addr; ip route; nft list ruleset")
-    return names + netns.run_in(host, lambda: sysctl.read("net.ipv4.ip_forward"))
+    return names + netns.run_in(host, lambda: sysctl.read("net/ipv4/ip_forward"))
 
 
 def test_a_foreign_bridge_is_neither_used_nor_deleted(host: str, tag: str) -> None:
@@ -147,10 +146,10 @@ def test_a_foreign_bridge_is_neither_used_nor_deleted(host: str, tag: str) -> No
 
     def occupy() -> None:
         with Rtnl() as rtnl:
-            rtnl.add(plan.bridge, "bridge")
+            rtnl.add_bridge(plan.bridge, "06:00:00:00:00:99")
 
     netns.run_in(host, occupy)
-    with pytest.raises(HostError, match="not firkin's"):
+    with pytest.raises(NameTaken, match="exists without a mark"):
         netns.run_in(host, lambda: links.create_network(plan))
     netns.run_in(host, lambda: links.delete_network(plan))
     assert plan.bridge in shell(host, "ip", "-o", "link")

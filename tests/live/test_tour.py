@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -16,9 +17,8 @@ pytestmark = [pytest.mark.live, pytest.mark.slow]
 
 def start_tour(home: Path) -> subprocess.Popen[str]:
     environ = os.environ | {"FIRKIN_HOME": str(home)}
-    return subprocess.Popen(
-        ["firkin", "tour", "--json"], env=environ, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    )
+    program = [str(Path(sys.executable).parent / "firkin"), "tour", "--json"]
+    return subprocess.Popen(program, env=environ, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
 
 def host_view(home: Path) -> tuple[list[str], list[str]]:

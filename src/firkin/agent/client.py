@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import socket
 import time
@@ -13,6 +14,7 @@ from pathlib import Path
 from types import TracebackType
 
 from firkin.agent.frames import Frame, FrameReader, Kind
+from firkin.agent.hello import HelloListener
 from firkin.agent.messages import (
     ExecRefused,
     ExitStatus,
@@ -22,12 +24,12 @@ from firkin.agent.messages import (
     encode_signal,
     encode_winsize,
 )
-from firkin.agent.session import OUTPUT_WINDOW, Session, Sink
+from firkin.agent.session import OUTPUT_WINDOW, DeadlinePassed, Session, Sink
 from firkin.agent.stdin import Stdin
 from firkin.errors import AgentError
 from firkin.host.unix import connect_unix
 
-__all__ = ["AgentConnection", "ExecRefused", "ExecResult", "ExitStatus", "connect"]
+__all__ = ["AgentConnection", "ExecRefused", "ExecResult", "ExitStatus", "HelloListener", "connect"]
 
 AGENT_PORT = 1024
 REPLY_TIMEOUT_S = 10.0
@@ -115,7 +117,8 @@ class AgentConnection:
         """Run a program until its end; never through a shell.
 
         `env` holds NAME=VALUE beyond the image's, `tty` is (rows, columns) of a terminal to run it on, `stdin` bytes or
-        a descriptor to read (None: /dev/null). Output goes to the sinks as it comes; without one it is dropped.
+        a descriptor to read (None: /dev/null). Output goes to the callables as it comes; None drops it. What a
+        callable raises ends the program and comes through.
 
         Raises:
             ExecRefused: it did not start.
@@ -127,18 +130,17 @@ class AgentConnection:
             window=OUTPUT_WINDOW, stream=self._last_stream + 1,
         )  # fmt: skip
         session = self._session(source, {Kind.STDOUT: on_stdout, Kind.STDERR: on_stderr}, timeout_s)
+        session.fault = functools.partial(decode_error, program=os.fsdecode(argv[0]), cwd=cwd, user=user)
         try:
             self._send(request)
             return session.run()
         except ExecRefused:
             raise
-        except TimeoutError as error:
+        except DeadlinePassed as error:
             self.close()
             raise AgentError(f"{argv[0]!s}: still running after {timeout_s:g} s; killed") from error
-        except BaseException as error:
+        except BaseException:
             self.close()
-            if isinstance(error, OSError):
-                raise AgentError(f"the connection to the guest's agent broke: {error}") from error
             raise
         finally:
             self._running = None
@@ -201,7 +203,9 @@ class AgentConnection:
         self._last_stream += 1
         self._running = self._last_stream
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
-        return Session(self._sock, self._reader, self._last_stream, source, sinks, self._pending, self._waker, deadline)
+        return Session(
+            self._sock, self._reader, self._last_stream, source, sinks, self._pending, self._waker, deadline=deadline
+        )
 
     def _queue(self, frame: bytes) -> None:
         self._pending.append(frame)

@@ -22,9 +22,9 @@ MAX_CALL_BYTES = 256
 
 
 class HelloListener:
-    """Listens where the VMM brings the guest's call to vsock port 1023. Open it before the guest starts.
+    """Listens, from its construction on, where the VMM brings the guest's call to vsock port 1023.
 
-    `owner` (uid, gid) may connect besides root, for a VMM that runs as another user.
+    Make it before the guest starts. `owner` (uid, gid) gets the socket, for a VMM that runs as another user.
 
     Raises:
         HostError: the socket cannot be made.
@@ -32,18 +32,17 @@ class HelloListener:
 
     def __init__(self, uds_path: Path, *, owner: tuple[int, int] | None = None) -> None:
         self.path = uds_path.with_name(f"{uds_path.name}_{HELLO_PORT}")
-        self._owner = owner
         self._server: socket.socket | None = None
         self._last_fault = ""
-
-    def __enter__(self) -> HelloListener:
         try:
             self._server = listen_unix(self.path)
-            if self._owner is not None:
-                os.chown(self.path, *self._owner)
+            if owner is not None:
+                os.chown(self.path, *owner)
         except OSError as error:
             self.close()
             raise HostError(f"{self.path}: cannot listen for the guest: {error.strerror or error}") from error
+
+    def __enter__(self) -> HelloListener:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
@@ -57,12 +56,18 @@ class HelloListener:
             self.path.unlink(missing_ok=True)
 
     def wait(self, timeout_s: float, alive: Callable[[], bool]) -> Hello:
-        """The guest's first hello. `alive` tells whether the VMM still runs.
+        """The guest's first hello; the listener closes with it. `alive` tells whether the VMM still runs.
 
         Raises:
             BootTimeout: no hello within `timeout_s` seconds.
             AgentError: the VMM ended first.
         """
+        try:
+            return self._wait(timeout_s, alive)
+        finally:
+            self.close()
+
+    def _wait(self, timeout_s: float, alive: Callable[[], bool]) -> Hello:
         deadline = time.monotonic() + timeout_s
         while (left := deadline - time.monotonic()) > 0:
             hello = self._accept(min(left, ALIVE_INTERVAL_S), deadline)

@@ -58,7 +58,7 @@ class GuestConfig:
     seed: bytes = b""
 
 
-def build_initrd(config: GuestConfig, modules: bytes | None = None) -> bytes:
+def build_initrd(config: GuestConfig, modules: bytes | None = None, *, program: Path = FIRKIN_INIT) -> bytes:
     """The initramfs of one machine: base, `modules` (an archive of write_cpio with /lib/firkin/modules.load), config.
 
     Raises:
@@ -66,23 +66,23 @@ def build_initrd(config: GuestConfig, modules: bytes | None = None) -> bytes:
         InvalidSpec: a value that the guest could not take.
     """
     machine = write_cpio([CpioEntry.file("firkin.conf", render_config(config), 0o600)])
-    return base_archive() + (modules or b"") + machine
+    return base_archive(program) + (modules or b"") + machine
 
 
 @functools.cache
-def base_archive() -> bytes:
+def base_archive(program: Path = FIRKIN_INIT) -> bytes:
     """What every machine boots with, whatever its image.
 
     Raises:
         HostError: firkin-init was not built.
     """
     try:
-        program = FIRKIN_INIT.read_bytes()
+        init = program.read_bytes()
     except FileNotFoundError as error:
-        raise HostError(f"{FIRKIN_INIT}: the guest's program was not built", hint="make -C guest") from error
+        raise HostError(f"{program}: the guest's program was not built", hint="make -C guest") from error
     folders = ("dev", "image", "layer", "newroot")
     console = CpioEntry.char_device("dev/console", 5, 1)
-    return write_cpio([*map(CpioEntry.folder, folders), console, CpioEntry.file("init", program, 0o755)])
+    return write_cpio([*map(CpioEntry.folder, folders), console, CpioEntry.file("init", init, 0o755)])
 
 
 def render_config(config: GuestConfig) -> bytes:

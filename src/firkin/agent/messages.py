@@ -64,7 +64,7 @@ class Hello:
         """
         if frame.kind not in (Kind.HELLO, Kind.HELLO_ACK):
             raise AgentError(f"agent: {frame.kind.name} where a hello belongs")
-        magic, lowest, highest, *numbers, length = _unpack(_HELLO, frame, exact=False)
+        magic, lowest, highest, pid, init, root, network, ready, length = _unpack(_HELLO, frame, exact=False)
         name = frame.payload[_HELLO.size :]
         if magic != HELLO_MAGIC or length != len(name) or length > MAX_HOSTNAME:
             raise AgentError("agent: a hello that makes no sense")
@@ -73,7 +73,7 @@ class Hello:
                 f"agent: speaks versions {lowest} to {highest} of the protocol, not {VERSION}",
                 hint="restart the machine: it was booted by another version of firkin",
             )
-        return cls(lowest, highest, *numbers, hostname=name.decode(errors="replace"))
+        return cls(lowest, highest, pid, init, root, network, ready, name.decode(errors="replace"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,18 +157,23 @@ def decode_exit(frame: Frame) -> ExitStatus:
     return ExitStatus(signal=value) if kind else ExitStatus(code=value)
 
 
-def decode_error(frame: Frame) -> AgentError:
-    """The error to raise for an ERROR frame; ExecRefused where a program could not start."""
+def decode_error(frame: Frame, *, program: str = "", cwd: str | None = None, user: str | None = None) -> AgentError:
+    """The error to raise for an ERROR frame; ExecRefused, with the name of what was at fault, if a program could not
+    start."""
     code, length = _unpack(_ERROR, frame, exact=False)
     text = frame.payload[_ERROR.size :]
     if length != len(text):
         return AgentError("agent: an error that makes no sense")
     reason = text.decode(errors="replace")
     if code == ErrorCode.NOT_FOUND:
-        return ExecRefused(f"exec: {reason}", 127, hint="is it in the image, and on its PATH?")
-    if code in (ErrorCode.NOT_EXECUTABLE, ErrorCode.WORKDIR, ErrorCode.USER):
-        what = {ErrorCode.WORKDIR: "exec: working directory", ErrorCode.USER: "exec: user"}.get(code, "exec")
-        return ExecRefused(f"{what}: {reason}", 126)
+        return ExecRefused(f"{program}: {reason}", 127, hint="is it in the image, and on its PATH?")
+    subjects: dict[int, str] = {
+        ErrorCode.NOT_EXECUTABLE: program,
+        ErrorCode.WORKDIR: f"working directory {cwd or ''}",
+        ErrorCode.USER: f"user {user or ''}",
+    }
+    if code in subjects:
+        return ExecRefused(f"{subjects[code]}: {reason}", 126)
     return AgentError(f"agent: {reason}")
 
 

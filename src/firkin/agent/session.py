@@ -28,6 +28,10 @@ RECEIVE_BYTES = 65536 + 12
 Sink = Callable[[bytes], object]
 
 
+class DeadlinePassed(Exception):
+    """The program runs longer than it may."""
+
+
 @dataclass(slots=True)
 class Session:
     """The state of one running program. `pending` holds frames that other threads or signal handlers want sent."""
@@ -39,6 +43,7 @@ class Session:
     sinks: dict[Kind, Sink | None]
     pending: deque[bytes]
     waker: int
+    fault: Callable[[Frame], AgentError] = decode_error
     deadline: float | None = None
     pid: int | None = None
     status: ExitStatus | None = None
@@ -53,7 +58,7 @@ class Session:
         Raises:
             ExecRefused: it did not start.
             AgentError: the agent went away or broke the protocol.
-            TimeoutError: the deadline passed.
+            DeadlinePassed: it runs longer than it may.
         """
         self._poller.register(self.sock, select.POLLIN)
         self._poller.register(self.waker, select.POLLIN)
@@ -70,7 +75,7 @@ class Session:
             return None
         left = self.deadline - time.monotonic()
         if left <= 0:
-            raise TimeoutError
+            raise DeadlinePassed
         return int(left * 1000) + 1
 
     def _watch_stdin(self) -> None:
@@ -95,7 +100,10 @@ class Session:
             self._send_stdin()
 
     def _receive(self) -> Iterator[Frame]:
-        data = self.sock.recv(RECEIVE_BYTES)
+        try:
+            data = self.sock.recv(RECEIVE_BYTES)
+        except OSError as error:
+            raise AgentError(f"the connection to the guest's agent broke: {error}") from error
         if not data:
             raise AgentError(
                 "the guest's agent hung up while a program ran", hint="did the machine end? firkin ls shows its state"
@@ -104,7 +112,7 @@ class Session:
 
     def _take(self, frame: Frame) -> None:
         if frame.kind == Kind.ERROR and frame.stream in (0, self.stream):
-            raise decode_error(frame)
+            raise self.fault(frame)
         if frame.stream != self.stream:
             raise AgentError(f"agent: {frame.kind.name} for stream {frame.stream}, which does not run")
         if frame.kind in self.sinks:
@@ -145,4 +153,7 @@ class Session:
             self._send(self.pending.popleft())
 
     def _send(self, data: bytes) -> None:
-        self.sock.sendall(data)
+        try:
+            self.sock.sendall(data)
+        except OSError as error:
+            raise AgentError(f"the guest's agent does not take data: {error}") from error

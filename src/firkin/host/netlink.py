@@ -1,77 +1,46 @@
-"""A few verbs of rtnetlink (rtnetlink(7)), spoken directly: importing a library for them would double a start-up.
+"""Links, addresses and routes by rtnetlink: the few verbs that firkin needs, on one socket, without a program.
 
-Every verb acts in the network namespace of the calling thread at the time the socket was opened.
+A socket belongs to the network namespace of the thread that opened it, whatever that thread does later.
 """
 
 from __future__ import annotations
 
 import errno
-import os
 import socket
-import struct
-from collections.abc import Iterator
 from dataclasses import dataclass
-from ipaddress import IPv4Interface
+from ipaddress import IPv4Address, IPv4Interface
 from types import TracebackType
 from typing import Self
 
-from firkin.errors import KernelRefused
+from firkin.errors import HostError, KernelRefused
+from firkin.host import nlwire as wire
+from firkin.host.nlwire import Link
 
-NLMSG_ERROR, NLMSG_DONE = 2, 3
-RTM_NEWLINK, RTM_DELLINK, RTM_GETLINK, RTM_NEWADDR, RTM_GETADDR, RTM_NEWROUTE = 16, 17, 18, 20, 22, 24
-NLM_F_REQUEST, NLM_F_ACK, NLM_F_DUMP, NLM_F_EXCL, NLM_F_CREATE = 0x1, 0x4, 0x300, 0x200, 0x400
-IFLA_ADDRESS, IFLA_IFNAME, IFLA_MASTER, IFLA_LINKINFO, IFLA_IFALIAS, IFLA_NET_NS_FD = 1, 3, 10, 18, 20, 28
-INFO_KIND, INFO_DATA, INFO_SLAVE_KIND, INFO_SLAVE_DATA = 1, 2, 4, 5
-VETH_INFO_PEER, BRPORT_ISOLATED = 1, 33
-IFA_ADDRESS, IFA_LOCAL, RTA_DST, RTA_GATEWAY = 1, 2, 1, 5
-IFF_UP = 1
-NESTED = 0x8000
-
-HEADER = struct.Struct("=IHHII")
-LINK = struct.Struct("=BxHiII")
-ADDRESS = struct.Struct("=BBBBi")
-ROUTE = struct.Struct("=BBBBBBBBI")
-ATTRIBUTE = struct.Struct("=HH")
+SOL_NETLINK, NETLINK_CAP_ACK, NETLINK_EXT_ACK = 270, 10, 11  # linux/netlink.h
+RECEIVE_BYTES = 1 << 16  # the kernel fills no more than 32 kB at a time
+DUMP_TRIES = 8
 
 
 @dataclass(frozen=True, slots=True)
-class Link:
-    """One interface, as far as firkin looks at it."""
+class DefaultRoute:
+    """The way out: its interface, its next hop, and the host's own address on it."""
 
-    index: int
-    name: str
-    alias: str
-    master: int  # index of its bridge, or 0
-
-
-def attribute(kind: int, value: bytes) -> bytes:
-    """One type-length-value, padded to four bytes."""
-    return ATTRIBUTE.pack(ATTRIBUTE.size + len(value), kind) + value + bytes(-len(value) % 4)
-
-
-def _text(kind: int, value: str) -> bytes:
-    return attribute(kind, value.encode() + b"\0")
-
-
-def _u32(kind: int, value: int) -> bytes:
-    return attribute(kind, struct.pack("=I", value))
-
-
-def attributes(data: bytes) -> Iterator[tuple[int, bytes]]:
-    """Take type-length-values apart; stops at the first that does not fit."""
-    while len(data) >= ATTRIBUTE.size:
-        size, kind = ATTRIBUTE.unpack_from(data)
-        if size < ATTRIBUTE.size or size > len(data):
-            return
-        yield kind & ~NESTED, data[ATTRIBUTE.size : size]
-        data = data[size + (-size % 4) :]
+    interface: str
+    gateway: IPv4Address | None
+    source: IPv4Interface | None
 
 
 class Rtnl:
-    """One rtnetlink socket. Every verb raises `KernelRefused` with what it tried and the kernel's reason."""
+    """One rtnetlink socket, in the namespace where it is opened. Every verb waits for the kernel's answer.
+
+    Raises:
+        KernelRefused: from any verb, naming the link, with the kernel's own explanation where it gives one.
+    """
 
     def __init__(self) -> None:
         self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.NETLINK_ROUTE)
+        self._socket.setsockopt(SOL_NETLINK, NETLINK_CAP_ACK, 1)
+        self._socket.setsockopt(SOL_NETLINK, NETLINK_EXT_ACK, 1)
         self._sequence = 0
 
     def __enter__(self) -> Self:
@@ -80,121 +49,151 @@ class Rtnl:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self._socket.close()
 
-    def links(self) -> list[Link]:
-        """All interfaces of the namespace."""
-        return [_link(body) for body in self._dump(RTM_GETLINK, LINK.pack(0, 0, 0, 0, 0))]
+    def add_bridge(self, name: str, mac: str) -> None:
+        """A bridge that forwards at once: no spanning tree, no forward delay."""
+        data = wire.word(wire.IFLA_BR_FORWARD_DELAY, 0) + wire.word(wire.IFLA_BR_STP_STATE, 0)
+        self._add(name, "bridge", data, wire.attribute(wire.IFLA_ADDRESS, wire.mac_bytes(mac)))
 
-    def link(self, name: str) -> Link | None:
-        return next((link for link in self.links() if link.name == name), None)
+    def add_veth(self, name: str, peer: str, peer_netns_fd: int | None = None) -> None:
+        """A cable; the far end may be born in another namespace."""
+        moved = b"" if peer_netns_fd is None else wire.word(wire.IFLA_NET_NS_FD, peer_netns_fd)
+        self._add(name, "veth", wire.attribute(wire.VETH_INFO_PEER, wire.link_named(peer, moved)))
 
-    def addresses(self) -> list[tuple[str, IPv4Interface]]:
-        """Every IPv4 address with the name of its interface."""
-        names = {link.index: link.name for link in self.links()}
-        found = []
-        for body in self._dump(RTM_GETADDR, ADDRESS.pack(socket.AF_INET, 0, 0, 0, 0)):
-            _, prefix, _, _, index = ADDRESS.unpack_from(body)
-            local = dict(attributes(body[ADDRESS.size :])).get(IFA_LOCAL)
-            if local is not None:
-                found.append((names.get(index, "?"), IPv4Interface((local, prefix))))
-        return found
-
-    def add(self, name: str, kind: str, *, alias: str = "", mac: bytes = b"", data: bytes = b"") -> None:
-        """Create an interface of this kind, unless one of the name exists."""
-        info = _text(INFO_KIND, kind) + (attribute(INFO_DATA | NESTED, data) if data else b"")
-        body = _text(IFLA_IFNAME, name) + (attribute(IFLA_ADDRESS, mac) if mac else b"")
-        self._new(f"add {kind} {name}", LINK.pack(0, 0, 0, 0, 0) + body + attribute(IFLA_LINKINFO | NESTED, info))
-        if alias:
-            self.mark(name, alias)
-
-    def mark(self, name: str, alias: str) -> None:
-        """Set the free text that `ip link` shows as alias."""
-        self._set(name, _text(IFLA_IFALIAS, alias), what=f"mark {name}")
-
-    def add_veth(self, name: str, peer: str, peer_netns: int) -> None:
-        """Create a veth pair whose other end, `peer`, lives in the namespace of that descriptor."""
-        other = LINK.pack(0, 0, 0, 0, 0) + _text(IFLA_IFNAME, peer) + _u32(IFLA_NET_NS_FD, peer_netns)
-        self.add(name, "veth", data=attribute(VETH_INFO_PEER | NESTED, other))
+    def _add(self, name: str, kind: str, data: bytes, more: bytes = b"") -> None:
+        info = wire.text(wire.IFLA_INFO_KIND, kind) + wire.attribute(wire.IFLA_INFO_DATA, data)
+        body = wire.link_named(name, more + wire.attribute(wire.IFLA_LINKINFO, info))
+        self._tell(wire.RTM_NEWLINK, wire.NLM_F_CREATE | wire.NLM_F_EXCL, body, f"cannot add {kind} {name!r}")
 
     def delete(self, name: str) -> None:
-        """Delete an interface; silent if there is none."""
-        body = LINK.pack(0, 0, 0, 0, 0) + _text(IFLA_IFNAME, name)
-        self._ask(f"delete {name}", RTM_DELLINK, 0, body, accept=(errno.ENODEV,))
+        """Remove a link; a veth's far end goes with it."""
+        self._tell(wire.RTM_DELLINK, 0, wire.link_named(name), f"cannot delete link {name!r}")
 
-    def up(self, name: str) -> None:
-        self._set(name, b"", flags=IFF_UP, what=f"bring {name} up")
+    def change(
+        self,
+        name: str,
+        *,
+        up: bool | None = None,
+        master: str | None = None,
+        mac: str | None = None,
+        mtu: int | None = None,
+        alias: str | None = None,
+        netns_fd: int | None = None,
+    ) -> None:
+        """Change what is given and leave the rest; a `master` of "" frees the link from its bridge."""
+        attributes = b""
+        if master is not None:
+            attributes += wire.word(wire.IFLA_MASTER, self.index(master) if master else 0)
+        if mac is not None:
+            attributes += wire.attribute(wire.IFLA_ADDRESS, wire.mac_bytes(mac))
+        if mtu is not None:
+            attributes += wire.word(wire.IFLA_MTU, mtu)
+        if alias is not None:
+            attributes += wire.text(wire.IFLA_IFALIAS, alias)
+        if netns_fd is not None:
+            attributes += wire.word(wire.IFLA_NET_NS_FD, netns_fd)
+        self._tell(wire.RTM_NEWLINK, 0, wire.link_named(name, attributes, up=up), f"cannot change link {name!r}")
 
-    def enslave(self, name: str, bridge: str, *, isolated: bool = False) -> None:
-        """Put an interface on a bridge; isolated ports cannot reach each other, only the bridge itself."""
-        self._set(name, _u32(IFLA_MASTER, self._index(bridge)), what=f"put {name} on {bridge}")
-        if isolated:
-            port = attribute(INFO_SLAVE_DATA | NESTED, attribute(BRPORT_ISOLATED, b"\1"))
-            info = attribute(IFLA_LINKINFO | NESTED, _text(INFO_SLAVE_KIND, "bridge") + port)
-            self._set(name, info, what=f"isolate {name}")
+    def isolate(self, name: str, *, isolated: bool = True) -> None:
+        """Let a bridge port talk to the bridge and to open ports, but to no other isolated port."""
+        slave = wire.attribute(wire.IFLA_BRPORT_ISOLATED, bytes([isolated]))
+        info = wire.text(wire.IFLA_INFO_SLAVE_KIND, "bridge") + wire.attribute(wire.IFLA_INFO_SLAVE_DATA, slave)
+        body = wire.link_named(name, wire.attribute(wire.IFLA_LINKINFO, info))
+        self._tell(wire.RTM_NEWLINK, 0, body, f"cannot isolate bridge port {name!r}")
 
     def add_address(self, name: str, address: IPv4Interface) -> None:
-        """Give an interface an address, unless it has it."""
-        packed = address.ip.packed
-        body = ADDRESS.pack(socket.AF_INET, address.network.prefixlen, 0, 0, self._index(name))
-        body += attribute(IFA_LOCAL, packed) + attribute(IFA_ADDRESS, packed)
-        flags = NLM_F_CREATE | NLM_F_EXCL
-        self._ask(f"add address {address} to {name}", RTM_NEWADDR, flags, body, accept=(errno.EEXIST,))
+        """Give a link an address; having it already is fine."""
+        body = wire.ADDRESS.pack(socket.AF_INET, address.network.prefixlen, 0, 0, self.index(name))
+        body += wire.attribute(wire.IFA_LOCAL, address.ip.packed) + wire.attribute(wire.IFA_ADDRESS, address.ip.packed)
+        flags = wire.NLM_F_CREATE | wire.NLM_F_REPLACE
+        self._tell(wire.RTM_NEWADDR, flags, body, f"cannot add {address} to link {name!r}")
 
-    def add_default_route(self, gateway: bytes) -> None:
-        """Send everything else by way of `gateway`, four bytes."""
-        body = ROUTE.pack(socket.AF_INET, 0, 0, 0, 254, 3, 0, 1, 0) + attribute(RTA_GATEWAY, gateway)
-        self._ask("add a default route", RTM_NEWROUTE, NLM_F_CREATE | NLM_F_EXCL, body, accept=(errno.EEXIST,))
+    def add_default_route(self, gateway: IPv4Address) -> None:
+        """Send what has no other route to `gateway`; replaces a default route of the same metric."""
+        main, static, unicast = wire.RT_TABLE_MAIN, wire.RTPROT_STATIC, wire.RTN_UNICAST
+        body = wire.ROUTE.pack(socket.AF_INET, 0, 0, 0, main, static, 0, unicast, 0)
+        body += wire.attribute(wire.RTA_GATEWAY, gateway.packed)
+        flags = wire.NLM_F_CREATE | wire.NLM_F_REPLACE
+        self._tell(wire.RTM_NEWROUTE, flags, body, f"cannot make {gateway} the default route")
 
-    def _index(self, name: str) -> int:
+    def link(self, name: str) -> Link | None:
+        """The link of that name, if there is one."""
         try:
-            return socket.if_nametoindex(name)
-        except OSError as error:
-            raise KernelRefused(f"find interface {name}", errno.ENODEV, hint="ip -br link") from error
+            answers = self._ask(wire.RTM_GETLINK, 0, wire.link_named(name), f"cannot look up link {name!r}")
+        except KernelRefused as error:
+            if error.errno == errno.ENODEV:
+                return None
+            raise
+        return wire.parse_link(answers[0])
 
-    def _set(self, name: str, body: bytes, *, what: str, flags: int = 0) -> None:
-        self._ask(what, RTM_NEWLINK, 0, LINK.pack(0, 0, self._index(name), flags, flags) + body)
+    def index(self, name: str) -> int:
+        """Number of a link that must exist."""
+        found = self.link(name)
+        if found is None:
+            raise KernelRefused(f"link {name!r}", errno.ENODEV, hint="ip link show")
+        return found.index
 
-    def _new(self, what: str, body: bytes) -> None:
-        self._ask(what, RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, body, accept=(errno.EEXIST,))
+    def links(self) -> list[Link]:
+        """Every link of this namespace."""
+        return [wire.parse_link(body) for body in self._dump(wire.RTM_GETLINK, wire.LINK.pack(0, 0, 0, 0, 0), "links")]
 
-    def _ask(self, what: str, kind: int, flags: int, body: bytes, *, accept: tuple[int, ...] = ()) -> None:
-        """One request and its acknowledgement; the errnos in `accept` count as done."""
-        self._send(kind, flags | NLM_F_ACK, body)
-        for reply, payload in self._messages():
-            if reply == NLMSG_ERROR:
-                code = -struct.unpack_from("=i", payload)[0]
-                if code and code not in accept:
-                    hint = "needs root: sudo firkin ..." if code == errno.EPERM and os.geteuid() else ""
-                    raise KernelRefused(what, code, hint=hint)
-                return
+    def addresses(self) -> list[tuple[str, IPv4Interface]]:
+        """Every IPv4 address of this namespace, with its link's name."""
+        names = {link.index: link.name for link in self.links()}
+        body = wire.ADDRESS.pack(socket.AF_INET, 0, 0, 0, 0)
+        found = [wire.parse_address(answer) for answer in self._dump(wire.RTM_GETADDR, body, "addresses")]
+        return [(names.get(index, str(index)), address) for index, address in found]
 
-    def _dump(self, kind: int, body: bytes) -> list[bytes]:
-        self._send(kind, NLM_F_DUMP, body)
-        bodies = []
-        for reply, payload in self._messages():
-            if reply == NLMSG_DONE:
-                break
-            bodies.append(payload)
-        return bodies
+    def default_route(self) -> DefaultRoute | None:
+        """The main table's best default route and the host's address on it, from tables only: no packet is sent."""
+        body = wire.ROUTE.pack(socket.AF_INET, 0, 0, 0, 0, 0, 0, 0, 0)
+        found = [wire.parse_default_route(answer) for answer in self._dump(wire.RTM_GETROUTE, body, "routes")]
+        route = min((route for route in found if route is not None), key=lambda route: route.metric, default=None)
+        if route is None:
+            return None
+        interface = next((link.name for link in self.links() if link.index == route.oif), str(route.oif))
+        own = [address for name, address in self.addresses() if name == interface]
+        return DefaultRoute(interface, route.gateway, choose_source(route, own))
 
-    def _send(self, kind: int, flags: int, body: bytes) -> None:
+    def _tell(self, kind: int, flags: int, body: bytes, what: str) -> None:
+        self._ask(kind, flags | wire.NLM_F_ACK, body, what)
+
+    def _dump(self, kind: int, body: bytes, what: str) -> list[bytes]:
+        for _ in range(DUMP_TRIES):
+            answers = self._ask(kind, wire.NLM_F_DUMP, body, f"cannot list {what}")
+            if not self._interrupted:
+                return answers
+        raise HostError(f"cannot list {what}: they change faster than they can be read", hint="try again")
+
+    def _ask(self, kind: int, flags: int, body: bytes, what: str) -> list[bytes]:
+        """Send one request and collect the bodies of its answers."""
         self._sequence += 1
-        size = HEADER.size + len(body)
-        self._socket.send(HEADER.pack(size, kind, flags | NLM_F_REQUEST, self._sequence, 0) + body)
-
-    def _messages(self) -> Iterator[tuple[int, bytes]]:
-        """Replies to the last request, one by one; whoever reads knows which is the last."""
+        self._interrupted = False
+        self._socket.send(wire.message(kind, flags | wire.NLM_F_REQUEST, self._sequence, body))
+        answers: list[bytes] = []
         while True:
-            data = self._socket.recv(1 << 17)
-            while len(data) >= HEADER.size:
-                size, kind, _, sequence, _ = HEADER.unpack_from(data)
-                if sequence == self._sequence:
-                    yield kind, data[HEADER.size : size]
-                data = data[size + (-size % 4) :]
+            for answer_kind, answer_flags, sequence, answer in wire.messages(self._socket.recv(RECEIVE_BYTES)):
+                if sequence != self._sequence:
+                    continue
+                self._interrupted |= bool(answer_flags & wire.NLM_F_DUMP_INTR)
+                if answer_kind in (wire.NLMSG_ERROR, wire.NLMSG_DONE):
+                    _raise_if_refused(answer, what)
+                    return answers
+                answers.append(answer)
+                if not flags & (wire.NLM_F_ACK | wire.NLM_F_DUMP):
+                    return answers
 
 
-def _link(body: bytes) -> Link:
-    found = dict(attributes(body[LINK.size :]))
-    index = LINK.unpack_from(body)[2]
-    text = {key: found.get(key, b"").rstrip(b"\0").decode(errors="replace") for key in (IFLA_IFNAME, IFLA_IFALIAS)}
-    master = struct.unpack("=I", found.get(IFLA_MASTER, bytes(4)))[0]
-    return Link(index, text[IFLA_IFNAME], text[IFLA_IFALIAS], master)
+def choose_source(route: wire.Route, own: list[IPv4Interface]) -> IPv4Interface | None:
+    """The address the kernel sends from: the route's preferred one, else one near its gateway, else the first."""
+    if route.source is not None:
+        return next((address for address in own if address.ip == route.source), IPv4Interface(route.source))
+    gateway = route.gateway
+    near = [address for address in own if gateway is not None and gateway in address.network]
+    return next(iter(near or own), None)
+
+
+def _raise_if_refused(body: bytes, what: str) -> None:
+    number, explanation = wire.parse_error(body) if len(body) >= 4 else (0, "")
+    if number > 0:
+        hint = "run as root" if number in (errno.EPERM, errno.EACCES) else ""
+        raise KernelRefused(f"{what} ({explanation})" if explanation else what, number, hint=hint)

@@ -1,113 +1,161 @@
-"""Named network namespaces, as ip-netns(8) makes and sees them. The calling thread never changes its own."""
+"""Named network namespaces, the way iproute2 keeps them: `ip netns` sees ours and we see its.
+
+A name is a file in /run/netns with a namespace mounted over it.
+"""
 
 from __future__ import annotations
 
-import ctypes
+import errno
+import fcntl
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
-from firkin.errors import KernelRefused
-
-FOLDER = Path("/run/netns")
-CLONE_NEWNET = 0x40000000
-MS_BIND, MS_REC, MS_SHARED = 0x1000, 0x4000, 1 << 20
-MNT_DETACH = 2
+from firkin.errors import KernelRefused, NotFound
+from firkin.host import libc
 
 T = TypeVar("T")
 
-
-def _libc() -> ctypes.CDLL:
-    return ctypes.CDLL(None, use_errno=True)
-
-
-def _check(result: int, what: str) -> None:
-    if result != 0:
-        code = ctypes.get_errno()
-        raise KernelRefused(what, code, hint="needs root: sudo firkin ..." if os.geteuid() else "")
+FOLDER = Path("/run/netns")
+OWN = Path("/proc/thread-self/ns/net")
 
 
 def exists(name: str) -> bool:
-    """Whether a namespace of that name is there; a plain file left by a killed process is none."""
+    """Whether the name stands for a namespace; a file that nothing is mounted on is a leftover."""
     try:
-        return (FOLDER / name).stat().st_dev != FOLDER.stat().st_dev
+        return (FOLDER / name).stat().st_dev == OWN.stat().st_dev
     except FileNotFoundError:
         return False
 
 
+def names() -> list[str]:
+    """Every named namespace."""
+    return sorted(path.name for path in FOLDER.iterdir() if exists(path.name)) if FOLDER.is_dir() else []
+
+
 def create(name: str) -> None:
-    """Make a namespace with its loopback up, unless it exists."""
-    if exists(name):
-        return
-    _prepare_folder()
-    (FOLDER / name).touch()
+    """Make the namespace, with its loopback up; having it already is fine.
 
-    def unshare_and_pin() -> None:
-        _check(_libc().unshare(CLONE_NEWNET), f"create namespace {name}")
-        source = b"/proc/thread-self/ns/net"
-        _check(_libc().mount(source, os.fsencode(FOLDER / name), b"none", MS_BIND, None), f"pin namespace {name}")
-        from firkin.host.netlink import Rtnl
-
-        with Rtnl() as rtnl:
-            rtnl.up("lo")
-
-    _in_thread(unshare_and_pin)
-
-
-def _prepare_folder() -> None:
-    """Make /run/netns a shared mount, so that every mount namespace sees names come and go (as iproute2 does)."""
-    FOLDER.mkdir(parents=True, exist_ok=True)
-    target = os.fsencode(FOLDER)
-    if _libc().mount(b"", target, b"none", MS_SHARED | MS_REC, None) != 0:
-        _check(_libc().mount(target, target, b"none", MS_BIND | MS_REC, None), "prepare /run/netns")
-        _check(_libc().mount(b"", target, b"none", MS_SHARED | MS_REC, None), "prepare /run/netns")
+    Raises:
+        KernelRefused: not allowed, or out of resources.
+    """
+    with _folder_locked():
+        _share_folder()
+        if exists(name):
+            return
+        path = FOLDER / name
+        os.close(os.open(path, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0))
+        try:
+            _in_thread(lambda: _pin_new(path))
+        except BaseException:
+            path.unlink(missing_ok=True)
+            raise
 
 
 def delete(name: str) -> None:
-    """Let go of a namespace; it and its devices end with their last process. Silent if there is none."""
+    """Take the name away; the namespace ends with its last process. A name that is absent is fine."""
     path = FOLDER / name
-    if exists(name):
-        _check(_libc().umount2(os.fsencode(path), MNT_DETACH), f"delete namespace {name}")
-    path.unlink(missing_ok=True)
+    if not path.exists():
+        return
+    with _folder_locked():
+        while exists(name):
+            libc.unmount(str(path))
+        path.unlink(missing_ok=True)
 
 
-def enter(name: str) -> None:
-    """Move the calling thread, and what it execs, into a namespace for good."""
-    try:
-        fd = os.open(FOLDER / name, os.O_RDONLY | os.O_CLOEXEC)
-    except OSError as error:
-        raise KernelRefused(f"enter namespace {name}", error.errno or 0, hint="ip netns") from error
-    try:
-        _check(_libc().setns(fd, CLONE_NEWNET), f"enter namespace {name}")
-    finally:
-        os.close(fd)
+def run_in(where: str | int, act: Callable[[], T]) -> T:
+    """Call `act` in a namespace, given by name or file descriptor, and answer its value or raise its error.
 
+    It runs in a thread of its own, so the caller's namespace never changes. A child process that `act` starts inherits
+    the namespace, but must not ask for PR_SET_PDEATHSIG: its parent is the thread, which ends first.
 
-def run_in(name: str, act: Callable[[], T]) -> T:
-    """Call `act` in a namespace, in a thread that lives for this; processes that it starts inherit the namespace."""
+    Raises:
+        NotFound: no namespace of that name.
+    """
 
-    def entered() -> T:
-        enter(name)
+    def inside() -> T:
+        enter(where)
         return act()
 
-    return _in_thread(entered)
+    return _in_thread(inside)
+
+
+def inside(name: str | None, act: Callable[[], T]) -> T:
+    """`act` in the namespace of that name, or right here if there is none to go to."""
+    return act() if name is None else run_in(name, act)
+
+
+def enter(where: str | int) -> None:
+    """Move the calling thread for good; meant for a process that is about to exec.
+
+    Raises:
+        NotFound: no namespace of that name.
+    """
+    if isinstance(where, int):
+        libc.setns(where, f"network namespace (fd {where})")
+        return
+    try:
+        fd = os.open(FOLDER / where, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError as error:
+        raise NotFound("network namespace", where, hint="ip netns list") from error
+    try:
+        libc.setns(fd, f"network namespace {where!r}")
+    finally:
+        os.close(fd)
 
 
 def _in_thread(act: Callable[[], T]) -> T:
     results: list[T] = []
     errors: list[BaseException] = []
 
-    def body() -> None:
+    def carry() -> None:
         try:
             results.append(act())
-        except BaseException as error:  # noqa: BLE001 - handed to the caller below
+        except BaseException as error:  # noqa: BLE001 - raised again in the caller's thread
             errors.append(error)
 
-    thread = threading.Thread(target=body, name="netns")
+    thread = threading.Thread(target=carry, name="netns")
     thread.start()
-    thread.join()
+    try:
+        thread.join()
+    except BaseException:
+        thread.join()  # an undo must not race with what it undoes
+        raise
     if errors:
         raise errors[0]
     return results[0]
+
+
+def _pin_new(path: Path) -> None:
+    from firkin.host.netlink import Rtnl
+
+    libc.unshare_net()
+    with Rtnl() as rtnl:
+        rtnl.change("lo", up=True)
+    libc.mount(str(OWN), str(path), libc.MS_BIND)
+
+
+@contextmanager
+def _folder_locked() -> Iterator[None]:
+    """The lock that iproute2 takes too."""
+    FOLDER.mkdir(parents=True, exist_ok=True, mode=0o755)
+    fd = os.open(FOLDER, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(fd)
+
+
+def _share_folder() -> None:
+    """Let mounts in the folder, and their ends, reach other mount namespaces."""
+    try:
+        libc.mount("", str(FOLDER), libc.MS_SHARED | libc.MS_REC)
+    except KernelRefused as error:
+        if error.errno != errno.EINVAL:  # not a mount point yet
+            raise
+        libc.mount(str(FOLDER), str(FOLDER), libc.MS_BIND | libc.MS_REC)
+        libc.mount("", str(FOLDER), libc.MS_SHARED | libc.MS_REC)

@@ -1,4 +1,4 @@
-"""Kernel settings below /proc/sys; those of the network belong to the namespace of the calling thread."""
+"""Kernel settings under /proc/sys. What is below net/ belongs to the network namespace of the thread that asks."""
 
 from __future__ import annotations
 
@@ -6,21 +6,34 @@ from pathlib import Path
 
 from firkin.errors import KernelRefused
 
-ROOT = Path("/proc/sys")
+FOLDER = Path("/proc/sys")
+
+
+def known(key: str) -> bool:
+    """Whether this kernel has the setting."""
+    return (FOLDER / key).exists()
 
 
 def read(key: str) -> str:
-    """The value of `net.ipv4.ip_forward` and the like."""
-    return (ROOT / key.replace(".", "/")).read_text().strip()
+    """A setting by its path, as in `net/ipv4/ip_forward`; dots may be part of an interface's name.
+
+    Raises:
+        KernelRefused: there is no such setting.
+    """
+    try:
+        return (FOLDER / key).read_text().strip()
+    except OSError as error:
+        raise KernelRefused(f"cannot read {FOLDER / key}", error.errno or 0) from error
 
 
 def write(key: str, value: str) -> None:
-    """Set a value.
+    """Change a setting.
 
     Raises:
-        KernelRefused: no permission, or no such key.
+        KernelRefused: there is no such setting, or this user may not.
     """
     try:
-        (ROOT / key.replace(".", "/")).write_text(value)
+        (FOLDER / key).write_text(f"{value}\n")
     except OSError as error:
-        raise KernelRefused(f"set {key} to {value}", error.errno or 0, hint=f"sudo sysctl {key}={value}") from error
+        hint = f"run as root: echo {value} > {FOLDER / key}"
+        raise KernelRefused(f"cannot write {value} to {FOLDER / key}", error.errno or 0, hint=hint) from error

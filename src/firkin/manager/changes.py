@@ -12,9 +12,8 @@ from pathlib import Path
 
 import msgspec
 
-from firkin.host import netns as namespaces
-from firkin.host import sysctl
 from firkin.net import links
+from firkin.net.forwarding import SysctlChange
 from firkin.net.plan import LinkPlan, NetworkPlan, decode_address, encode_address
 from firkin.store.journal import Journal
 from firkin.vmm import process as vmm_process
@@ -53,25 +52,15 @@ class NetworkUp(Change, frozen=True, tag="network"):
 
 
 class SysctlSet(Change, frozen=True, tag="sysctl"):
-    """A kernel setting; `former` was read before the change was written down."""
+    """A kernel setting; its former value was read before the change was written down."""
 
-    netns: str | None
-    key: str
-    former: str
-    value: str
+    change: SysctlChange
 
     def do(self) -> None:
-        self._write(self.value)
+        self.change.apply()
 
     def undo(self) -> None:
-        if self.netns is None or namespaces.exists(self.netns):
-            self._write(self.former)
-
-    def _write(self, value: str) -> None:
-        if self.netns is None:
-            sysctl.write(self.key, value)
-        else:
-            namespaces.run_in(self.netns, lambda: sysctl.write(self.key, value))
+        self.change.restore()
 
 
 class LinkUp(Change, frozen=True, tag="link"):

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from firkin.host import sysctl
 from firkin.manager.changes import LinkUp, NetworkUp, SysctlSet
 from firkin.manager.context import Context
+from firkin.net.forwarding import network_changes
 from firkin.net.plan import LinkPlan, NetworkPlan, plan_link, plan_network
-from firkin.settings import NetworkMode
-
-FORWARDING = "net.ipv4.ip_forward"
 
 
 def owner_of(network: str) -> str:
@@ -34,10 +31,10 @@ def join(context: Context, network: NetworkPlan, machine_id: str) -> LinkPlan:
 
 
 def _bring_up(context: Context, owner: str, network: NetworkPlan) -> None:
+    # Settings first: undone last, when the network that needs them is gone.
+    for change in network_changes(network):
+        context.ledger.do(owner, SysctlSet(change))
     context.ledger.do(owner, NetworkUp(network))
-    if network.mode is NetworkMode.HOST:  # guests go out by way of the host
-        former = sysctl.read(FORWARDING)
-        context.ledger.do(owner, SysctlSet(netns=None, key=FORWARDING, former=former, value="1"))
 
 
 def sweep(context: Context, network: str) -> None:

@@ -1,128 +1,226 @@
-"""Carries plans out by netlink. Every verb is idempotent: making completes what is half there, deleting is silent."""
+"""Plan → bridge, tap and rules, and back.
+
+Every function may be called again: creating completes what is there, deleting passes over what is not. Devices that do
+not carry our mark are never changed.
+"""
 
 from __future__ import annotations
 
-import socket
-from collections.abc import Callable
+import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
 from ipaddress import IPv4Address
-from typing import TypeVar
 
-from firkin.errors import HostError, KernelRefused
-from firkin.host import netns, nft, tun
+from firkin.errors import HostError, KernelRefused, NameTaken, NotFound
+from firkin.host import netns, nft, sysctl, tun
 from firkin.host.netlink import Rtnl
+from firkin.host.nlwire import Link
+from firkin.host.wait import wait_until
 from firkin.net import firewall
-from firkin.net.plan import LinkPlan, NetworkPlan, check_subnet
+from firkin.net.plan import LinkPlan, NetworkPlan, check_subnet, mac_of, mark_of
+from firkin.settings import NetworkMode
 
-# A bridge without a MAC of its own takes its lowest port's, and guests' neighbour tables go stale as ports change.
-BRIDGE_MAC = bytes.fromhex("060000000001")
-
-T = TypeVar("T")
-
-
-def _inside(name: str | None, act: Callable[[Rtnl], T]) -> T:
-    """Call `act` with a netlink socket in the plan's namespace."""
-
-    def with_socket() -> T:
-        with Rtnl() as rtnl:
-            return act(rtnl)
-
-    return with_socket() if name is None else netns.run_in(name, with_socket)
+MARKED_WITHIN_S = 0.2
 
 
 def create_network(plan: NetworkPlan) -> None:
-    """Make namespace, bridge and firewall.
+    """Namespace, rules, bridge with its address.
 
     Raises:
-        InvalidSpec: the subnet collides with one that the host has.
-        HostError: a foreign interface has the bridge's name, or the kernel refused.
+        InvalidSpec: the subnet overlaps an address of the host.
+        NameTaken: the namespace or the bridge is somebody else's.
+        KernelRefused, RulesRefused: not allowed, or not supported by this kernel.
     """
     if plan.netns is not None:
         netns.create(plan.netns)
-    _inside(plan.netns, lambda rtnl: _build(rtnl, plan))
-
-
-def _build(rtnl: Rtnl, plan: NetworkPlan) -> None:
-    check_subnet(plan.gateway.network, [taken for taken in rtnl.addresses() if taken[0] != plan.bridge])
-    _refuse_foreign(rtnl, plan.bridge, plan.name)
-    rtnl.add(plan.bridge, "bridge", alias=_alias(plan.name), mac=BRIDGE_MAC)
-    rtnl.add_address(plan.bridge, plan.gateway)
-    rtnl.up(plan.bridge)
-    if plan.host_address is not None:
-        rtnl.add_address("lo", plan.host_address)
-    else:
-        nft.apply(firewall.up(plan))
+    netns.inside(plan.netns, lambda: _create_here(plan))
 
 
 def delete_network(plan: NetworkPlan) -> None:
-    """Take down what `create_network` made, as far as it is there and ours."""
-    if plan.netns is not None:
+    """Everything that `create_network` made. Taps on the bridge must be gone in `host` mode; in `own` they go too."""
+    if plan.netns is None:
+        _delete_here(plan)
+    elif netns.exists(plan.netns) and _is_our_namespace(plan):
         netns.delete(plan.netns)
-    else:
-        _inside(None, lambda rtnl: _tear_down(rtnl, plan))
-
-
-def _tear_down(rtnl: Rtnl, plan: NetworkPlan) -> None:
-    # Adding first makes the deletion work whether or not the table was there.
-    table = {"family": "inet", "name": firewall.table_of(plan)}
-    nft.apply([{"add": {"table": table}}, *firewall.down(plan)])
-    _delete_ours(rtnl, plan.bridge, plan.name)
 
 
 def create_link(plan: LinkPlan, *, owner_uid: int | None = None) -> None:
-    """Make a machine's tap and put it on the bridge, isolated from other machines' taps."""
+    """A persistent tap on the network's bridge, up, that only `owner_uid` and root may open (None: only root).
 
-    def build(rtnl: Rtnl) -> None:
-        _refuse_foreign(rtnl, plan.tap, plan.network)
-        tun.create(plan.tap, owner_uid=owner_uid)
-        rtnl.mark(plan.tap, _alias(plan.network))
-        rtnl.enslave(plan.tap, plan.bridge, isolated=True)
-        rtnl.up(plan.tap)
+    Raises:
+        HostError: the network is not there.
+        NameTaken: a device of that name is somebody else's.
+        KernelRefused, RulesRefused: not allowed, or not supported by this kernel.
+    """
 
-    _inside(plan.netns, build)
+    def act() -> None:
+        with Rtnl() as rtnl:
+            _ensure_tap(rtnl, plan, owner_uid)
+        attach(plan)
+
+    netns.inside(plan.netns, act)
 
 
 def delete_link(plan: LinkPlan) -> None:
-    """Remove a machine's tap; silent if it or its namespace is gone."""
-    if plan.netns is None or netns.exists(plan.netns):
-        _inside(plan.netns, lambda rtnl: _delete_tap(rtnl, plan))
+    """The tap and its place in the rules."""
+
+    def act() -> None:
+        if firewall.tables(plan.bridge)[1] in nft.tables():
+            nft.apply(firewall.dismiss(plan))
+        with Rtnl() as rtnl, _absence_is_fine():
+            found = rtnl.link(plan.tap)
+            if found is not None and found.alias == mark_of(plan.network):
+                rtnl.delete(plan.tap)
+
+    with _absence_is_fine():
+        netns.inside(plan.netns, act)
 
 
-def _delete_tap(rtnl: Rtnl, plan: LinkPlan) -> None:
-    if plan.netns is not None:  # all that is in there is ours, marked or not
-        rtnl.delete(plan.tap)
-    else:
-        _delete_ours(rtnl, plan.tap, plan.network)
+def attach(plan: LinkPlan) -> None:
+    """Make the device of the plan's name, in the current namespace, a port that may be its guest and nothing else."""
+    nft.apply(firewall.admit(plan))
+    _silence_ipv6(plan.tap)
+    with Rtnl() as rtnl:
+        rtnl.change(plan.tap, master=plan.bridge)
+        rtnl.isolate(plan.tap, isolated=plan.isolated)
+        rtnl.change(plan.tap, up=True)
 
 
 def host_address(plan: NetworkPlan) -> IPv4Address:
-    """The host's own address beside the bridge's. Sends nothing: connecting a UDP socket only asks for the route.
+    """The host's own address beside the bridge's, read from the routing table.
 
     Raises:
         KernelRefused: the host has no route to anywhere.
     """
     if plan.host_address is not None:
         return plan.host_address.ip
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+    with Rtnl() as rtnl:
+        route = rtnl.default_route()
+    if route is None or route.source is None:
+        raise KernelRefused("cannot find the host's own address", errno.ENETUNREACH, hint="ip route")
+    return route.source.ip
+
+
+def _create_here(plan: NetworkPlan) -> None:
+    with Rtnl() as rtnl:
+        _refuse_foreign(rtnl, plan)
+        nft.apply(firewall.raise_network(plan))
+        _ensure_bridge(rtnl, plan.bridge, mac_of(plan.gateway.ip), mark_of(plan.name))
+        rtnl.add_address(plan.bridge, plan.gateway)
+        rtnl.change(plan.bridge, up=True)
+        if plan.host_address is not None:
+            rtnl.add_address("lo", plan.host_address)
+            rtnl.change("lo", up=True)
+    own = plan.mode is NetworkMode.OWN
+    sysctl.write("net/ipv4/ip_forward" if own else f"net/ipv4/conf/{plan.bridge}/forwarding", "1")
+
+
+def _delete_here(plan: NetworkPlan) -> None:
+    with Rtnl() as rtnl:
+        found = rtnl.link(plan.bridge)
+        if found is not None and not _is_our_bridge(found, plan):
+            return
+        nft.apply(firewall.raze_network(plan.bridge))
+        with _absence_is_fine():
+            rtnl.delete(plan.bridge)
+
+
+def _refuse_foreign(rtnl: Rtnl, plan: NetworkPlan) -> None:
+    links = rtnl.links()
+    found = next((link for link in links if link.name == plan.bridge), None)
+    if found is not None and not _is_our_bridge(found, plan):
+        raise _taken(found, mark_of(plan.name))
+    if found is None and plan.netns is not None and _in_use(links):
+        raise NameTaken(f"network namespace {plan.netns!r} is in use by others", hint=f"ip -n {plan.netns} link")
+    if plan.mode is NetworkMode.HOST:
+        others = [(name, address) for name, address in rtnl.addresses() if name != plan.bridge]
+        check_subnet(plan.gateway.network, others)
+
+
+def _is_our_bridge(link: Link, plan: NetworkPlan) -> bool:
+    # Whoever dies between making a bridge and marking it leaves one with our MAC and no mark.
+    unmarked = not link.alias and link.mac == mac_of(plan.gateway.ip)
+    return link.kind == "bridge" and (link.alias == mark_of(plan.name) or unmarked)
+
+
+def _is_our_namespace(plan: NetworkPlan) -> bool:
+    assert plan.netns is not None
+    try:
+        links = netns.run_in(plan.netns, _links_here)
+    except NotFound:
+        return False
+    return not _in_use(links) or any(_is_our_bridge(link, plan) for link in links if link.name == plan.bridge)
+
+
+def _links_here() -> list[Link]:
+    with Rtnl() as rtnl:
+        return rtnl.links()
+
+
+def _in_use(links: list[Link]) -> bool:
+    return any(link.up for link in links if link.name != "lo")
+
+
+def _ensure_bridge(rtnl: Rtnl, name: str, mac: str, mark: str) -> None:
+    if rtnl.link(name) is None:
         try:
-            probe.connect(("192.0.2.1", 9))
-        except OSError as error:
-            raise KernelRefused("find the host's own address", error.errno or 0, hint="ip route") from error
-        return IPv4Address(probe.getsockname()[0])
+            rtnl.add_bridge(name, mac)
+        except KernelRefused as error:
+            if error.errno != errno.EEXIST:  # a second process, doing the same
+                raise
+    rtnl.change(name, alias=mark)
+    _silence_ipv6(name)
 
 
-def _alias(network: str) -> str:
-    return f"firkin:{network}"
+def _ensure_tap(rtnl: Rtnl, plan: LinkPlan, owner_uid: int | None) -> None:
+    bridge, found = rtnl.link(plan.bridge), rtnl.link(plan.tap)
+    if bridge is None or bridge.alias != mark_of(plan.network):
+        raise HostError(f"network bridge {plan.bridge!r} is not there", hint="firkin ls")
+    if found is None:
+        _make_tap(rtnl, plan, owner_uid)
+    elif not _is_marked_soon(rtnl, plan):
+        raise _taken(found, mark_of(plan.network))
 
 
-def _refuse_foreign(rtnl: Rtnl, name: str, network: str) -> None:
-    found = rtnl.link(name)
-    if found is not None and found.alias != _alias(network):
-        raise HostError(
-            f"interface {name} exists and is not firkin's", hint=f"ip link delete {name}, if nothing needs it"
-        )
+def _make_tap(rtnl: Rtnl, plan: LinkPlan, owner_uid: int | None) -> None:
+    """Marked before it is made to last: a tap of ours without its mark cannot be left behind."""
+    try:
+        with tun.attached(plan.tap) as fd:
+            rtnl.change(plan.tap, alias=mark_of(plan.network))
+            tun.persist(fd, owner_uid=owner_uid)
+    except KernelRefused as error:
+        if error.errno != errno.EBUSY or not _is_marked_soon(rtnl, plan):
+            raise
 
 
-def _delete_ours(rtnl: Rtnl, name: str, network: str) -> None:
-    found = rtnl.link(name)
-    if found is not None and found.alias == _alias(network):
-        rtnl.delete(name)
+def _is_marked_soon(rtnl: Rtnl, plan: LinkPlan) -> bool:
+    """Whether the tap is ours. A second process, making the same one, may be about to mark it."""
+
+    def is_marked() -> bool:
+        found = rtnl.link(plan.tap)
+        return found is not None and found.alias == mark_of(plan.network)
+
+    return wait_until(is_marked, timeout_s=MARKED_WITHIN_S, interval_s=0.001)
+
+
+def _taken(link: Link, mark: str) -> NameTaken:
+    whose = f"marked {link.alias!r}" if link.alias else "without a mark"
+    return NameTaken(f"device {link.name!r} exists {whose}, it is not {mark!r}", hint=f"ip -d link show {link.name}")
+
+
+def _silence_ipv6(name: str) -> None:
+    """Guests have no IPv6: no solicitations to them, and no way for them to reach the host by it."""
+    key = f"net/ipv6/conf/{name}/disable_ipv6"
+    if sysctl.known(key):
+        sysctl.write(key, "1")
+
+
+@contextmanager
+def _absence_is_fine() -> Iterator[None]:
+    try:
+        yield
+    except NotFound:
+        return
+    except KernelRefused as error:
+        if error.errno != errno.ENODEV:
+            raise

@@ -49,30 +49,6 @@ class State(Enum):
 class Connection:
     """The state machine. It asks for attention by `wants_attention`, and ends by its state."""
 
-    __slots__ = (
-        "_announced",
-        "_asked_credit",
-        "_backlog",
-        "_buffer_size",
-        "_forwarded",
-        "_guest_shutdown",
-        "_host_ended",
-        "_pending",
-        "_readable",
-        "_sent",
-        "_shutdown",
-        "_shutdown_told",
-        "deadline_s",
-        "guest_port",
-        "host_port",
-        "known_to_guest",
-        "peer_alloc",
-        "peer_forwarded",
-        "queued",
-        "state",
-        "stream",
-    )
-
     def __init__(
         self,
         host_port: int,

@@ -77,10 +77,10 @@ class Doorway:
             self._greet(accepted)
 
     def _greet(self, accepted: socket.socket) -> None:
-        if self.refusing or len(self.muxer) + len(self._greeting) >= MAX_CONNECTIONS:
-            accepted.close()
-            return
         stream = HostStream(self._reactor, accepted)
+        if self.refusing or len(self.muxer) + len(self._greeting) >= MAX_CONNECTIONS:
+            stream.close()
+            return
         self._greeting.add(stream)
         stream.watch(partial(self._on_greeting, stream))
 

@@ -12,6 +12,7 @@ from firkin.engine.vsock.reactor import EDGE, READ, WRITE, Handler, Reactor
 
 MAX_PATH_SIZE = 107
 BACKLOG = 128
+DISCARD_SIZE = 256 * 1024
 
 
 class HostStream:
@@ -57,7 +58,12 @@ class HostStream:
         return bool(poll.poll(0))
 
     def close(self) -> None:
+        """End in peace: a unix socket closed with unread bytes gives the other side an error where its input ends."""
         self._reactor.remove(self._socket.fileno())
+        self._shutdown(socket.SHUT_RDWR)  # nothing comes in after this, so the rest is bounded
+        with suppress(OSError):
+            while self._socket.recv(DISCARD_SIZE):
+                pass
         self._socket.close()
 
 
