@@ -17,8 +17,13 @@ pytestmark = [pytest.mark.live, pytest.mark.slow]
 
 def start_tour(home: Path) -> subprocess.Popen[str]:
     environ = os.environ | {"FIRKIN_HOME": str(home)}
-    program = [str(Path(sys.executable).parent / "firkin"), "tour", "--json"]
-    return subprocess.Popen(program, env=environ, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    return subprocess.Popen(
+        [str(Path(sys.executable).parent / "firkin"), "tour", "--json"],
+        env=environ,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
 
 
 def host_view(home: Path) -> tuple[list[str], list[str]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable
 
 import click
 
@@ -24,10 +25,21 @@ def interact(machine: Machine, command: tuple[str, ...], *, tty: bool) -> int:
                 command,
                 tty=(size.lines, size.columns) if size else None,
                 stdin=sys.stdin.fileno(),
-                stdout=sys.stdout.fileno(),
-                stderr=sys.stderr.fileno(),
+                on_stdout=writer(sys.stdout.fileno()),
+                on_stderr=writer(sys.stderr.fileno()),
             )
     return status.returncode
+
+
+def writer(fd: int) -> Callable[[bytes], None]:
+    """A sink that writes all it is given, whatever the descriptor is."""
+
+    def write(data: bytes) -> None:
+        view = memoryview(data)
+        while view:
+            view = view[os.write(fd, view) :]
+
+    return write
 
 
 def after_dashes(command: tuple[str, ...]) -> tuple[str, ...]:

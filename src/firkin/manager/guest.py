@@ -46,7 +46,7 @@ def guest_config(
         init=image.init,
         entrypoint=spec.command if spec.command and image.init is None else image.entrypoint,
         env=(*image.env, *spec.env),
-        working_dir=image.working_dir,
+        workdir=image.working_dir,
         user=image.user,
         seed=os.urandom(SEED_BYTES),
     )

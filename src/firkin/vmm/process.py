@@ -12,6 +12,7 @@ from firkin.errors import EngineError
 from firkin.host import process
 from firkin.host.netns import run_in
 from firkin.host.process import ProcessRef
+from firkin.host.unix import connect_unix
 from firkin.host.wait import wait_until
 from firkin.vmm.boot import API_SOCKET, CONSOLE_INPUT
 
@@ -72,7 +73,7 @@ def open_api(ref: ProcessRef, station: Station) -> ApiClient:
     from firkin.vmm.client import ApiClient
 
     socket_path = station.run / API_SOCKET
-    ready = wait_until(lambda: socket_path.exists() or not ref.alive(), timeout_s=SOCKET_TIMEOUT_S, interval_s=0.001)
+    ready = wait_until(lambda: _listens(socket_path) or not ref.alive(), timeout_s=SOCKET_TIMEOUT_S, interval_s=0.001)
     if not ref.alive():
         raise _died(station)
     if not ready:
@@ -80,6 +81,15 @@ def open_api(ref: ProcessRef, station: Station) -> ApiClient:
             f"the VMM opened no API socket within {SOCKET_TIMEOUT_S:g} s", hint=f"cat {station.engine_log}"
         )
     return ApiClient(socket_path)
+
+
+def _listens(socket_path: Path) -> bool:
+    """Whether a connection gets through: the file is there from bind(2) on, but only listen(2) opens the door."""
+    try:
+        connect_unix(socket_path, SOCKET_TIMEOUT_S).close()
+    except (FileNotFoundError, ConnectionRefusedError):
+        return False
+    return True
 
 
 def end(machine_id: str) -> None:
