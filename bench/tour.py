@@ -8,7 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-RUNS = 5
+RUNS = 3
 
 
 def main() -> None:

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import os
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from firkin import settings as settings_module
 from firkin.errors import NotFound, UsageError
 from firkin.host.lock import locked, try_lock
-from firkin.manager import launch, networks, reconcile
+from firkin.manager import networks, reconcile
 from firkin.manager.context import Context
-from firkin.manager.machine import Machine
 from firkin.settings import Settings
 from firkin.spec import MachineSpec
 from firkin.store.images import Image
 from firkin.store.kernels import Kernel
 from firkin.store.machines import Lifetime, MachineRecord
 from firkin.vmm import backend
+
+if TYPE_CHECKING:
+    from firkin.manager.machine import Machine
 
 
 class Firkin:
@@ -48,6 +50,8 @@ class Firkin:
             NotFound: there is none.
             UsageError: the prefix fits several.
         """
+        from firkin.manager.machine import Machine
+
         found = self.context.machines.find(name)
         if not found:
             raise NotFound("machine", name, hint="firkin ls")
@@ -90,6 +94,10 @@ class Firkin:
             InvalidSpec, NotFound, NameTaken: the request cannot be met; nothing was touched.
             HostError, EngineError, GuestError: a step failed.
         """
+        # Loaded here: listing machines needs neither.
+        from firkin.manager import launch
+        from firkin.manager.machine import Machine
+
         spec.check(host_memory_mib=host_memory_mib())
         engine, kernel, image = self.engine(), self.kernel(spec.kernel), self.image(spec.image)
         refuse_command_under_init(spec, image)
