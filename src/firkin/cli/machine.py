@@ -8,7 +8,6 @@ import msgspec
 from firkin.cli.output import ago, print_json, print_table
 from firkin.errors import FirkinError
 from firkin.manager.firkin import Firkin
-from firkin.net.plan import encode_address
 from firkin.store.machines import MachineRecord
 
 NAMES = click.argument("names", nargs=-1, required=True, metavar="NAME...")
@@ -43,6 +42,8 @@ def _row(record: MachineRecord) -> tuple[object, ...]:
 @click.argument("name")
 def inspect(name: str) -> None:
     """Print all that is known of a machine, as JSON."""
+    from firkin.net.plan import encode_address
+
     with Firkin() as firkin:
         machine = firkin.machine(name)
         network = machine.network

@@ -6,10 +6,11 @@ import hashlib
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from firkin.host.lock import locked, try_lock
-from firkin.manager.changes import Ledger
 from firkin.settings import Settings
 from firkin.store.blobs import Blobs
 from firkin.store.db import Database
@@ -18,6 +19,9 @@ from firkin.store.journal import Journal
 from firkin.store.kernels import Kernels
 from firkin.store.leases import Leases
 from firkin.store.machines import Machines
+
+if TYPE_CHECKING:
+    from firkin.manager.changes import Ledger
 
 DEFAULT_HOMES = ("/var/lib/firkin",)
 
@@ -34,10 +38,17 @@ class Context:
         self.kernels = Kernels(self.db)
         self.images = Images(self.db)
         self.blobs = Blobs(settings.paths)
-        self.ledger = Ledger(Journal(self.db))
+        self.journal = Journal(self.db)
 
     def close(self) -> None:
         self.db.close()
+
+    @cached_property
+    def ledger(self) -> Ledger:
+        """Does and undoes changes. Made on first use: listing machines needs none of the rooms behind it."""
+        from firkin.manager.changes import Ledger
+
+        return Ledger(self.journal)
 
     @property
     def tag(self) -> str:

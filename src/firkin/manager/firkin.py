@@ -9,14 +9,13 @@ from typing import TYPE_CHECKING, Self
 from firkin import settings as settings_module
 from firkin.errors import NotFound, UsageError
 from firkin.host.lock import locked, try_lock
-from firkin.manager import networks, reconcile
+from firkin.manager import reconcile
 from firkin.manager.context import Context
 from firkin.settings import Settings
 from firkin.spec import MachineSpec
 from firkin.store.images import Image
 from firkin.store.kernels import Kernel
 from firkin.store.machines import Lifetime, MachineRecord
-from firkin.vmm import backend
 
 if TYPE_CHECKING:
     from firkin.manager.machine import Machine
@@ -62,6 +61,8 @@ class Firkin:
 
     def engine(self) -> str:
         """Which VMM this host gets: `firecracker` or `firkin-vmm`."""
+        from firkin.vmm import backend
+
         return backend.choose(self.context.settings.engine, self._verdict)
 
     def _verdict(self) -> str:
@@ -95,7 +96,7 @@ class Firkin:
             HostError, EngineError, GuestError: a step failed.
         """
         # Loaded here: listing machines needs neither.
-        from firkin.manager import launch
+        from firkin.manager import launch, networks
         from firkin.manager.machine import Machine
 
         spec.check(host_memory_mib=host_memory_mib())

@@ -7,7 +7,6 @@ import shutil
 import time
 
 from firkin.host.lock import try_lock
-from firkin.manager import networks
 from firkin.manager.context import Context
 from firkin.store.machines import Lifetime, MachineRecord, State
 
@@ -65,6 +64,8 @@ def release(context: Context, record: MachineRecord) -> None:
     context.ledger.undo_all(record.id)
     context.leases.release(record.id)
     if record.network is not None:
+        from firkin.manager import networks
+
         networks.sweep(context, record.network)
 
 
@@ -77,8 +78,10 @@ def forget(context: Context, record: MachineRecord) -> None:
 def _heal_orphans(context: Context) -> None:
     """Undo changes whose owner has no row: a process died between striking the row and nothing else."""
     known = {record.id for record in context.machines.all()}
-    for owner in context.ledger.owners():
+    for owner in context.journal.owners():
         if owner.startswith("network:"):
+            from firkin.manager import networks
+
             networks.sweep(context, owner.removeprefix("network:"))
         elif owner not in known:
             context.ledger.undo_all(owner)
