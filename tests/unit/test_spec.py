@@ -29,8 +29,11 @@ def test_what_cannot_work_is_refused_with_a_hint(values: dict[str, Any], said: s
     assert refusal.value.hint
 
 
-def test_the_defaults_work() -> None:
-    MachineSpec().check(host_memory_mib=1024)
+def test_all_of_the_hosts_memory_is_allowed_and_one_more_is_not() -> None:
+    spec = MachineSpec()
+    spec.check(host_memory_mib=spec.memory_mib)
+    with pytest.raises(InvalidSpec):
+        spec.check(host_memory_mib=spec.memory_mib - 1)
 
 
 def test_the_environment_wins_over_the_config_file(tmp_path: Any) -> None:

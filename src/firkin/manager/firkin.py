@@ -106,8 +106,8 @@ class Firkin:
         context = self.context
         with locked(context.machine_lock(record.id)):
             session = try_lock(context.session_lock(record.id)) if lifetime is Lifetime.SESSION else None
-            context.machines.add(record)
             try:
+                context.machines.add(record)
                 launch.carry_out(
                     launch.Launch(
                         context=context,
@@ -117,8 +117,10 @@ class Firkin:
                         image=image,
                     )
                 )
-            except BaseException:
+            except BaseException:  # Ctrl-C too: undone, then passed on
                 reconcile.remove(context, record)
+                if session is not None:
+                    os.close(session)
                 raise
         return Machine(context, record.id, session=session)
 
