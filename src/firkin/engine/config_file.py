@@ -2,49 +2,46 @@
 
 from __future__ import annotations
 
-from firkin.engine.controller import Controller
 from firkin.engine.faults import Fault
+from firkin.engine.vmm import Vmm
 from firkin.errors import EngineError
 from firkin.fcapi import codec
 from firkin.fcapi.config import VmConfig
-
-# What GET /vm/config may show and this engine cannot do yet. Silence would be worse than a refusal.
-_UNSUPPORTED = ("metrics", "cpu_config", "balloon", "mmds_config", "entropy", "pmem", "memory_hotplug")
 
 
 class ConfigFailed(EngineError):
     """The file does not describe a machine, or it did not start. The text has upstream's prefix."""
 
 
-def boot(controller: Controller, text: bytes) -> None:
+def boot(vmm: Vmm, text: bytes) -> None:
     """Configure everything in the file and start.
 
     Raises:
         ConfigFailed: at the first resource that is refused.
     """
     try:
-        _configure(controller, text)
+        _configure(vmm, codec.decode(text, VmConfig))
     except (Fault, codec.Malformed) as error:
         reason = error.in_file if isinstance(error, Fault) else f"Invalid JSON: {error}"
         raise ConfigFailed(f"Configuration for VMM from one single json failed: {reason}") from error
     try:
-        controller.start()
+        vmm.start()
     except Fault as error:
         raise ConfigFailed(f"Could not Start MicroVM from one single json: {error.in_file}") from error
 
 
-def _configure(controller: Controller, text: bytes) -> None:
-    config = codec.decode(text, VmConfig)
-    for name in _UNSUPPORTED:
+def _configure(vmm: Vmm, config: VmConfig) -> None:
+    resources = vmm.resources
+    for name in ("metrics", "cpu_config", "balloon", "mmds_config", "entropy", "pmem", "memory_hotplug"):
         if getattr(config, name):
             raise Fault(f"{name.replace('_', '-')}: not supported by this engine")
-    for resource in (
-        config.logger,
-        config.machine_config,
-        config.boot_source,
-        *config.drives,
-        *config.network_interfaces,
-        config.vsock,
-    ):
-        if resource is not None:
-            controller.configure(resource)
+    if config.logger is not None:
+        vmm.set_logger(config.logger)
+    resources.put_machine(config.machine_config)
+    resources.put_boot(config.boot_source)
+    for drive in config.drives:
+        resources.drives.put(drive)
+    for nic in config.network_interfaces:
+        resources.nics.put(nic)
+    if config.vsock is not None:
+        resources.put_vsock(config.vsock)

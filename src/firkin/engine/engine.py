@@ -38,6 +38,7 @@ def run(arguments: args.Arguments, journal: Journal) -> int:
         if server is not None:
             undo.callback(server.close)
         # From here on clients may connect; what follows is slow to import.
+        from firkin.engine.controller import Controller
         from firkin.engine.session import Session
 
         session = Session(loop, journal, sandbox="no-seccomp" not in arguments.flags)
@@ -45,7 +46,7 @@ def run(arguments: args.Arguments, journal: Journal) -> int:
         if (path := arguments.get("config-file")) is not None:
             session.boot(_read_config(path), with_api=server is not None)
         if server is not None:
-            server.serve(session.controller.answer, _number(arguments, "http-api-max-payload-size"))
+            server.serve(Controller(session.vmm).answer, _number(arguments, "http-api-max-payload-size"))
             journal.info("API server started.", thread=API)
         return loop.run()
 

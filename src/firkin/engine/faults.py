@@ -11,11 +11,24 @@ from firkin.errors import EngineError
 class Area(Enum):
     """Which resource refuses: the start of its message over the API, and when it comes from a config file."""
 
+    BALLOON = ("Balloon config error: ", "Balloon device error: ")
+    BALLOON_UPDATE = ("Balloon update error: ", "")
     BOOT_SOURCE = ("Boot source error: ", "Boot source error: ")
+    CPU = ("Configure CPU error: ", "CPU config error: ")
+    CREATE_SNAPSHOT = ("Create snapshot error: ", "")
     DRIVE = ("Drive config error: ", "Block device error: ")
+    ENTROPY = ("Entropy device error: ", "Entropy device error: ")
+    LOAD_SNAPSHOT = ("Load snapshot error: ", "")
     LOGGER = ("Logger error: ", "Logger error: ")
     MACHINE = ("Machine config error: ", "VM config error: ")
+    MEMORY_HOTPLUG = ("Memory hotplug config error: ", "Memory hotplug config error: ")
+    MEMORY_HOTPLUG_UPDATE = ("Memory hotplug update error: ", "")
+    METRICS = ("Metrics error: ", "Metrics error: ")
+    MMDS = ("MMDS error: ", "MMDS error: ")
+    MMDS_CONFIG = ("MMMDS config error: ", "MMDS config error: ")  # three M, as upstream
+    MMDS_LIMIT = ("MMDS limit exceeded error: ", "MMDS error: ")
     NETWORK = ("Network config error: ", "Network device error: ")
+    PMEM = ("Pmem config error: ", "Pmem device error: ")
     START = ("Start microvm error: ", "")
     VM = ("Internal VMM error: ", "")
     VSOCK = ("Vsock config error: ", "Vsock device error: ")
@@ -28,6 +41,10 @@ class Fault(EngineError):
     def __init__(self, text: str, area: Area = Area.NONE) -> None:
         super().__init__(area.value[0] + text)
         self.in_file = area.value[1] + text
+
+
+class TooLarge(Fault):
+    """A fault that is answered with 413."""
 
 
 NOT_BEFORE_START = "The requested operation is not supported before starting the microVM."

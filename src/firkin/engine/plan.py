@@ -8,7 +8,10 @@ from dataclasses import dataclass
 from firkin.engine import cmdline, kernel
 from firkin.engine.faults import Area, Fault
 from firkin.engine.qemu_argv import Disk, Guest, Nic
-from firkin.engine.resources import Boot, OpenDrive, OpenNic, Resources
+from firkin.engine.resources import Resources
+from firkin.engine.resources.boot import Boot
+from firkin.engine.resources.drives import OpenDrive
+from firkin.engine.resources.nics import OpenNic
 from firkin.fcapi.boot import DEFAULT_BOOT_ARGS
 from firkin.fcapi.drives import CacheType
 from firkin.fcapi.machine import HugePages
@@ -68,8 +71,8 @@ def plan_guest(
 def command_line(resources: Resources, boot: Boot, tsc_khz: int | None, *, acpi: bool) -> str:
     """The guest kernel's whole line, but for what QEMU itself appends."""
     user = boot.config.boot_args if boot.config.boot_args is not None else DEFAULT_BOOT_ARGS
-    roots = [drive.config for drive in resources.drives if drive.config.is_root_device]
-    root = cmdline.Root(bool(roots[0].is_read_only), roots[0].partuuid) if roots else None
+    drive = resources.drives.root
+    root = cmdline.Root(bool(drive.is_read_only), drive.partuuid) if drive else None
     pit_ticks = resources.machine.vcpu_count == 1 and not acpi
     return cmdline.build(user, root, pit_ticks=pit_ticks, tsc_khz=tsc_khz)
 

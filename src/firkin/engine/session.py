@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from firkin.engine import config_file, exits, machine
 from firkin.engine.console import Terminal
-from firkin.engine.controller import Controller
 from firkin.engine.exits import Fatal
 from firkin.engine.journal import Journal
 from firkin.engine.loop import Loop
 from firkin.engine.process import Ended
 from firkin.engine.resources import Resources
+from firkin.engine.vmm import Vmm
 
 
 class Session:
-    """Controller, terminal and guest. `close` leaves no QEMU and no raw terminal behind, whatever happened."""
+    """Microvm, terminal and guest. `close` leaves no QEMU and no raw terminal behind, whatever happened."""
 
     def __init__(self, loop: Loop, journal: Journal, *, sandbox: bool) -> None:
-        self.controller = Controller(journal, self._start)
+        self.vmm = Vmm(journal, self)
         self._loop = loop
         self._journal = journal
         self._sandbox = sandbox
@@ -30,7 +30,7 @@ class Session:
             Fatal: in upstream's words.
         """
         try:
-            config_file.boot(self.controller, config)
+            config_file.boot(self.vmm, config)
         except config_file.ConfigFailed as error:
             kind = "RunWithApiError" if with_api else "RunWithoutApiError"
             text = f"{kind} error: Failed to build MicroVM from Json: {error}"
@@ -41,11 +41,12 @@ class Session:
         """End the guest if it still runs, and give everything back."""
         if self._machine is not None:
             self._machine.kill()
-        if self.controller.resources.vsock_device is not None:
-            self.controller.resources.vsock_device.close()
+        if self.vmm.resources.vsock_device is not None:
+            self.vmm.resources.vsock_device.close()
         self._terminal.restore()
 
-    def _start(self, resources: Resources) -> machine.Machine:
+    def start(self, resources: Resources) -> machine.Machine:
+        """Start the configured guest (`Hypervisor`). Raises: Fault."""
         self._machine = machine.start(
             self._loop,
             self._journal,

@@ -32,3 +32,11 @@ class Drive(Wire, frozen=True, kw_only=True):
     rate_limiter: RateLimiter | None = None
     io_engine: IoEngine | None = None
     socket: str | None = None
+
+
+class DrivePatch(Wire, frozen=True, kw_only=True):
+    """PATCH /drives/{drive_id}: another file, other limits, or both."""
+
+    drive_id: str
+    path_on_host: str | None = None
+    rate_limiter: RateLimiter | None = None

@@ -15,3 +15,11 @@ class NetworkInterface(Wire, frozen=True, kw_only=True):
     mtu: int | None = None
     rx_rate_limiter: RateLimiter | None = None
     tx_rate_limiter: RateLimiter | None = None
+
+
+class NetworkInterfacePatch(Wire, frozen=True, kw_only=True):
+    """PATCH /network-interfaces/{iface_id}: only the buckets given are replaced."""
+
+    iface_id: str
+    rx_rate_limiter: RateLimiter | None = None
+    tx_rate_limiter: RateLimiter | None = None

@@ -59,14 +59,14 @@ def test_a_kernel_without_the_parameter_needs_acpi(resources: Resources, tmp_pat
 def test_more_devices_than_slots_are_refused(resources: Resources, tmp_path: Path) -> None:
     boot(resources, tmp_path)
     for number in range(9):
-        resources.put_drive(Drive(drive_id=str(number), is_root_device=False, path_on_host="/dev/null"))
+        resources.drives.put(Drive(drive_id=str(number), is_root_device=False, path_on_host="/dev/null"))
     with pytest.raises(Fault, match="9 virtio devices, and this kernel and machine have room for 8"):
         plan(resources)
 
 
 def test_arguments_for_init_make_us_name_the_devices(resources: Resources, tmp_path: Path) -> None:
     boot(resources, tmp_path, args="quiet -- single")
-    resources.put_drive(Drive(drive_id="a", is_root_device=True, is_read_only=True, path_on_host="/dev/null"))
+    resources.drives.put(Drive(drive_id="a", is_root_device=True, is_read_only=True, path_on_host="/dev/null"))
     guest = plan(resources)
     assert not guest.names_mmio_devices
     assert guest.command_line.endswith("virtio_mmio.device=512@0xfeb00e00:12 -- single")

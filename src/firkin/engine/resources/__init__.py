@@ -1,0 +1,102 @@
+"""What has been configured before the machine starts. Files, taps and sockets are opened as the calls come in."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from typing import Protocol
+
+import msgspec
+
+from firkin.engine.faults import Area, Fault, os_text
+from firkin.engine.resources import machine
+from firkin.engine.resources.boot import Boot, open_boot
+from firkin.engine.resources.drives import Drives
+from firkin.engine.resources.nics import Nics
+from firkin.fcapi.boot import BootSource
+from firkin.fcapi.config import VmConfig
+from firkin.fcapi.machine import DEFAULT_MACHINE, MachineConfiguration, MachineConfigurationPatch
+from firkin.fcapi.vsock import Vsock
+
+
+class VsockDevice(Protocol):
+    """The seam to firkin.engine.vsock: a vhost-vsock device whose kernel side is the engine."""
+
+    def qemu_args(self) -> list[str]: ...
+    def inherited_fds(self) -> tuple[int, ...]: ...
+    def child_setup(self) -> None:
+        """In the forked child, privileges dropped, just before exec; may wait for `attach`."""
+
+    def attach(self, pid: int) -> None:
+        """In the engine, right after fork. Raises: EngineError, when the child ends before its side is set up."""
+
+    def close(self) -> None: ...
+
+
+class Resources:
+    """The machine to be. Each `put` opens what it names and replaces what had the same id."""
+
+    def __init__(self) -> None:
+        self.machine = DEFAULT_MACHINE
+        self.boot: Boot | None = None
+        self.drives = Drives()
+        self.nics = Nics()
+        self.vsock: Vsock | None = None
+        self.vsock_device: VsockDevice | None = None
+
+    def put_machine(self, config: MachineConfiguration) -> None:
+        """Raises: Fault, for impossible numbers."""
+        self.machine = machine.check(config)
+
+    def patch_machine(self, patch: MachineConfigurationPatch) -> None:
+        """Raises: Fault, for impossible numbers or a patch that says nothing."""
+        self.machine = machine.patched(self.machine, patch)
+
+    def put_boot(self, config: BootSource) -> None:
+        """Raises: Fault, when kernel or initrd cannot be opened."""
+        boot = open_boot(config)
+        if self.boot:
+            self.boot.close()
+        self.boot = boot
+
+    def put_vsock(self, config: Vsock) -> None:
+        """Raises: Fault, when the socket cannot be bound."""
+        from firkin.engine.vsock import VsockDevice as Device
+
+        if self.vsock_device:
+            self.vsock_device.close()  # so that the same path may be bound again
+            self._remove_own_socket()
+            self.vsock = self.vsock_device = None
+        try:
+            self.vsock_device = Device(config.guest_cid, config.uds_path)
+        except OSError as error:
+            what = "Cannot create backend for vsock device: Error binding to the host-side Unix socket: "
+            raise Fault(what + os_text(error), Area.VSOCK) from error
+        self.vsock = msgspec.structs.replace(config, vsock_id=msgspec.UNSET)
+
+    def renew_vsock(self) -> None:
+        """Make the device again after a start that failed: it serves one QEMU only. Raises: Fault."""
+        if self.vsock is not None:
+            self.put_vsock(self.vsock)
+
+    def release_files(self) -> None:
+        """Close what QEMU has its own copies of by now."""
+        if self.boot:
+            self.boot.close()
+        self.drives.close()
+        self.nics.close()
+
+    def describe(self) -> VmConfig:
+        """The machine as GET /vm/config shows it."""
+        return VmConfig(
+            boot_source=self.boot.config if self.boot else BootSource(kernel_image_path=""),
+            drives=tuple(drive.config for drive in self.drives),
+            machine_config=self.machine,
+            network_interfaces=tuple(nic.config for nic in self.nics),
+            vsock=self.vsock,
+        )
+
+    def _remove_own_socket(self) -> None:
+        if self.vsock:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(self.vsock.uds_path)  # noqa: PTH108 - pathlib costs start-up time

@@ -1,0 +1,99 @@
+"""The engine's one source of truth: what was configured, what runs, and where it is told."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from firkin.engine.faults import NOT_AFTER_START, NOT_BEFORE_START, Area, Fault, os_text
+from firkin.engine.journal import INFO, Journal, UnknownLevel, parse_level
+from firkin.engine.resources import Resources
+from firkin.fcapi.instance import Action, ActionType, InstanceInfo, InstanceState, Vm, VmState
+from firkin.fcapi.logger import Logger
+from firkin.fcapi.version import APP_NAME, VERSION
+
+
+class Running(Protocol):
+    """A started guest."""
+
+    def pause(self) -> None: ...
+    def resume(self) -> None: ...
+
+
+class Hypervisor(Protocol):
+    """Who makes a guest of what was configured."""
+
+    def start(self, resources: Resources) -> Running:
+        """Raises: Fault; then everything is as before."""
+
+
+class Vmm:
+    """One microVM: before its start a configuration, afterwards a guest."""
+
+    def __init__(self, journal: Journal, hypervisor: Hypervisor) -> None:
+        self.resources = Resources()
+        self.state = InstanceState.NOT_STARTED
+        self.journal = journal
+        self.boot_specific = False  # something was configured that a snapshot would bring itself
+        self._hypervisor = hypervisor
+        self._guest: Running | None = None
+
+    @property
+    def started(self) -> bool:
+        return self._guest is not None
+
+    @property
+    def guest(self) -> Running:
+        """The running guest. Raises: Fault, before the start."""
+        if self._guest is None:
+            raise Fault(NOT_BEFORE_START)
+        return self._guest
+
+    def info(self) -> InstanceInfo:
+        return InstanceInfo(id=self.journal.instance_id, state=self.state, vmm_version=VERSION, app_name=APP_NAME)
+
+    def start(self) -> None:
+        """Start the configured guest.
+
+        Raises:
+            Fault: it cannot be started, or runs already.
+        """
+        if self.started:
+            raise Fault(NOT_AFTER_START)
+        self._guest = self._hypervisor.start(self.resources)
+        self.state = InstanceState.RUNNING
+
+    def act(self, body: Action) -> None:
+        """PUT /actions. Raises: Fault."""
+        if body.action_type is ActionType.INSTANCE_START:
+            self.start()
+        elif not self.started:
+            raise Fault(NOT_BEFORE_START)
+        elif body.action_type is ActionType.SEND_CTRL_ALT_DEL:
+            # An i8042 would add 0.6 s to every boot, so the guest has no keyboard.
+            raise Fault("SendCtrlAltDel is not supported: the guest of this engine has no keyboard.", Area.VM)
+        # FlushMetrics has nothing to write: no metrics were configured.
+
+    def set_state(self, body: Vm) -> None:
+        """PATCH /vm; asking for the state it is in changes nothing. Raises: EngineError."""
+        if body.state is VmState.PAUSED:
+            self.guest.pause()
+            self.state = InstanceState.PAUSED
+        else:
+            self.guest.resume()
+            self.state = InstanceState.RUNNING
+
+    def set_logger(self, body: Logger) -> None:
+        """Raises: Fault, for an unknown level or a file that cannot be opened."""
+        try:
+            level = INFO if body.level is None else parse_level(body.level)
+        except UnknownLevel as error:
+            raise Fault(f"unknown log level `{error}`", Area.LOGGER) from error
+        if body.log_path is not None:
+            try:
+                self.journal.open(body.log_path)
+            except OSError as error:
+                raise Fault(f"Failed to open target file: {os_text(error)}", Area.LOGGER) from error
+        self.journal.level = level
+        self.journal.show_level = bool(body.show_level)
+        self.journal.show_origin = bool(body.show_log_origin)
+        self.journal.module = body.module
