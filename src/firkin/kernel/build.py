@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from firkin.errors import HostError, NoSpace, ProgramMissing
+from firkin.host import vmlinux
 from firkin.host.program import run_bound
 from firkin.host.run import find, run
-from firkin.kernel import config, extract, package
+from firkin.kernel import config, package
 from firkin.progress import Step, step
 from firkin.store.blobs import Blobs
 from firkin.store.kernels import Kernel
@@ -177,7 +178,7 @@ def adopt(name: str, origin: str, tree: Path, blobs: Blobs) -> Kernel:
     """
     kernel = tree / "vmlinux"
     run("strip", "--strip-all", kernel, timeout_s=60)  # the VMM would read symbols as large as the rest
-    extract.check_elf(kernel.read_bytes())
+    vmlinux.check_elf(kernel.read_bytes())
     size_bytes = kernel.stat().st_size
     return Kernel(
         name=name,
