@@ -17,6 +17,10 @@ from firkin.fcapi.drives import CacheType
 from firkin.fcapi.machine import HugePages
 
 ACPI_SLOTS = 17  # as many as upstream has interrupts for
+_BAD_KERNEL = (
+    "System configuration error: Cannot load kernel due to invalid memory configuration or invalid kernel image: "
+    "Kernel Loader: "
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,11 +96,9 @@ def _bootable(boot: Boot | None) -> Boot:
     if boot is None:
         raise Fault("Cannot start microvm without kernel configuration.", Area.START)
     if not boot.facts.is_elf:
-        raise Fault(
-            "System configuration error: Cannot load kernel due to invalid memory configuration or invalid kernel "
-            "image: Kernel Loader: failed to load ELF kernel image",
-            Area.START,
-        )
+        raise Fault(f"{_BAD_KERNEL}failed to load ELF kernel image", Area.START)
+    if not boot.facts.starts_by_pvh:
+        raise Fault(f"{_BAD_KERNEL}no PVH entry point, the only one of this engine (CONFIG_PVH)", Area.START)
     return boot
 
 

@@ -46,7 +46,7 @@ class Variant(NamedTuple):
 
 def fragment(overlay: str = "") -> str:
     """Our options, as they are laid over `make allnoconfig`, and over them a user's own."""
-    return resources.files("firkin.kernel").joinpath("firkin.config").read_text() + overlay
+    return resources.files("firkin.kernel").joinpath("firkin.config").read_text() + config.as_fragment(overlay)
 
 
 def source(overlay: str = "") -> str:
