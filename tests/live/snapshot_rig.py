@@ -58,7 +58,7 @@ class Vm:
     def ask(self, command: str) -> str:
         """What the guest answers to a command: the part after the `=`."""
         self.engine.output = b""
-        answer = {"write": "disk", "read": "disk", "fill": "filled"}.get(command.split()[0], command)
+        answer = {"write": "disk", "read": "disk", "fill": "filled"}.get(command.split(maxsplit=1)[0], command)
         text = self.engine.ask(command, ".\r\n")
         found = re.search(rf"{answer}=(.*)\.\r\n", text)
         assert found, text

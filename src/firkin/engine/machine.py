@@ -18,7 +18,7 @@ from firkin.engine.qemu_argv import PROGRAM, Guest, qemu_argv
 from firkin.engine.qmp import Message, Qmp, QmpClosed
 from firkin.engine.resources import Resources, VsockDevice
 from firkin.engine.snapshot import device_state
-from firkin.engine.snapshot.memory import GuestMemory, OwnMemory
+from firkin.engine.snapshot.memory import ForkedMemory, GuestMemory, OwnMemory
 from firkin.engine.snapshot.saved import SavedMachine, Traits
 from firkin.errors import EngineError, FirkinError
 from firkin.fcapi.machine import HugePages
@@ -58,10 +58,10 @@ class Machine:
         """The state of processors and devices of the stopped guest. Raises: EngineError, OSError."""
         return device_state.save(self._qmp)
 
-    def load(self, saved: SavedMachine) -> None:
+    def load(self, saved: SavedMachine, memory: ForkedMemory) -> None:
         """Become the machine that was saved; it stays stopped. Raises: EngineError, OSError."""
         device_state.load(self._qmp, saved)
-        self.memory.attach(self._child.pid, device_state.memory_address(self._qmp))
+        memory.attach(self._child.pid, device_state.memory_address(self._qmp))
 
     def kill(self) -> process.Ended:
         """End QEMU now and reap it; the loop hears nothing more."""
@@ -121,7 +121,11 @@ def boot(launch: Launch) -> Machine:
     """
     config = launch.resources.machine
     try:
-        memory = OwnMemory(config.mem_size_mib << 20, huge_pages=config.huge_pages is HugePages.HUGETLBFS_2M)
+        memory = OwnMemory(
+            config.mem_size_mib << 20,
+            huge_pages=config.huge_pages is HugePages.HUGETLBFS_2M,
+            track=config.track_dirty_pages,
+        )
     except OSError as error:
         text = f"Invalid Memory Configuration: Cannot create mmap region: {os_text(error)}"
         raise Fault(text, Area.START) from error
@@ -133,7 +137,7 @@ def boot(launch: Launch) -> Machine:
         raise error if isinstance(error, Fault) else Fault(f"Internal error: {error}", Area.START) from error
 
 
-def restore(launch: Launch, saved: SavedMachine, memory: GuestMemory) -> Machine:
+def restore(launch: Launch, saved: SavedMachine, memory: ForkedMemory) -> Machine:
     """Start the guest of a snapshot on `memory`; it is stopped when this returns.
 
     Raises:
@@ -145,7 +149,7 @@ def restore(launch: Launch, saved: SavedMachine, memory: GuestMemory) -> Machine
 
     machine = _start(launch, memory, plan)
     try:
-        machine.load(saved)
+        machine.load(saved, memory)
     except EngineError as error:
         raise EngineError(f"{error}: {machine.kill().describe()}") from error
     return machine

@@ -15,8 +15,9 @@ from firkin.engine.faults import Area, Fault, os_text
 from firkin.engine.latencies import Slow
 from firkin.engine.snapshot import format as state_file
 from firkin.engine.snapshot.files import Draft
-from firkin.engine.snapshot.memory import GuestMemory, write_all
+from firkin.engine.snapshot.memory import GuestMemory
 from firkin.engine.snapshot.saved import SavedMachine
+from firkin.engine.snapshot.sparse import write_all
 from firkin.engine.vmm import Vmm
 from firkin.errors import EngineError
 from firkin.fcapi.instance import InstanceState

@@ -120,7 +120,7 @@ def open_memory(backend: MemBackend, saved: SavedMachine) -> ForkedMemory:
     if os.fstat(fd).st_size < saved.memory_size:
         os.close(fd)
         raise LoadFailed(_FROM_FILE + _PAST_END)
-    return ForkedMemory(fd, saved.memory_size)
+    return ForkedMemory(fd, saved.memory_size, track=saved.config.machine_config.track_dirty_pages)
 
 
 def configure(resources: Resources, saved: SavedMachine) -> None:
