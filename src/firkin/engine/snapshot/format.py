@@ -45,7 +45,7 @@ def decode(data: bytes) -> SavedMachine:
     _check_frame(data)
     try:
         return msgspec.msgpack.decode(_decompress(data[_HEADER.size : -_CRC.size]), type=SavedMachine)
-    except (zlib.error, msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (zlib.error, msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise BadStateFile(_FOREIGN) from error
 
 
