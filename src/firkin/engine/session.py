@@ -10,6 +10,7 @@ from firkin.engine.loop import Loop
 from firkin.engine.process import Ended
 from firkin.engine.resources import Resources
 from firkin.engine.vmm import Vmm
+from firkin.fcapi.snapshot import SnapshotLoad
 
 
 class Session:
@@ -47,16 +48,32 @@ class Session:
 
     def start(self, resources: Resources) -> machine.Machine:
         """Start the configured guest (`Hypervisor`). Raises: Fault."""
-        self._machine = machine.start(
-            self._loop,
-            self._journal,
-            resources,
+        self._machine = machine.boot(self._launch(resources))
+        self._terminal.make_raw()
+        return self._machine
+
+    def load(self, resources: Resources, body: SnapshotLoad) -> machine.Machine:
+        """Bring a snapshot back, paused (`Hypervisor`). Raises: Fault."""
+        from firkin.engine.snapshot import load
+
+        backend = load.mem_backend(body)
+        try:
+            self._machine = load.load(self._launch(resources), body, backend)
+        except load.LoadFailed:
+            self._loop.stop(exits.GENERIC)  # once the answer is sent
+            raise
+        self._terminal.make_raw()
+        return self._machine
+
+    def _launch(self, resources: Resources) -> machine.Launch:
+        return machine.Launch(
+            loop=self._loop,
+            journal=self._journal,
+            resources=resources,
             name=self._journal.instance_id,
             sandbox=self._sandbox,
             on_exit=self._on_exit,
         )
-        self._terminal.make_raw()
-        return self._machine
 
     def _on_exit(self, ended: Ended) -> None:
         self._machine = None

@@ -8,13 +8,14 @@ import pytest
 from kernel_files import bzimage, elf
 
 from firkin.engine.faults import Fault
-from firkin.engine.plan import Surroundings, inherited, plan_guest
+from firkin.engine.plan import Channels, Surroundings, inherited, plan_boot, plan_restored
 from firkin.engine.qemu_argv import Guest
 from firkin.engine.resources import Resources
 from firkin.fcapi.boot import BootSource
 from firkin.fcapi.drives import Drive
 
 AROUND = Surroundings(name="m", tsc_khz=5, sandbox=True, other_user=True)
+CHANNELS = Channels(monitor_fd=100, console_fd=101, memory_fd=102, memory_shared=True)
 BY_CMDLINE = elf(by_cmdline=True)
 
 
@@ -33,7 +34,7 @@ def boot(resources: Resources, folder: Path, kernel: bytes = BY_CMDLINE, args: s
 
 
 def plan(resources: Resources) -> Guest:
-    guest, made = plan_guest(resources, AROUND, monitor_fd=100, console_fd=101)
+    guest, made = plan_boot(resources, AROUND, CHANNELS)
     for fd in made:
         os.close(fd)
     return guest
@@ -101,10 +102,17 @@ def test_a_private_kernel_and_every_initrd_are_copied(resources: Resources, tmp_
     (tmp_path / "kernel").chmod(0o600)
     assert resources.boot is not None
     resources.put_boot(BootSource(kernel_image_path=resources.boot.config.kernel_image_path, initrd_path=str(initrd)))
-    guest, made = plan_guest(resources, AROUND, monitor_fd=100, console_fd=101)
+    guest, made = plan_boot(resources, AROUND, CHANNELS)
     assert made == {guest.kernel_fd, guest.initrd_fd}
     assert guest.initrd_fd is not None
     assert os.pread(guest.initrd_fd, 10, 0) == b"secret"
-    assert inherited(guest, resources) == {guest.kernel_fd, guest.initrd_fd, 100, 101}
+    assert inherited(guest, resources) == {guest.kernel_fd, guest.initrd_fd, 100, 101, 102}
     for fd in made:
         os.close(fd)
+
+
+def test_a_restored_guest_needs_no_kernel(resources: Resources) -> None:
+    resources.drives.put(Drive(drive_id="a", is_root_device=True, path_on_host="/dev/null"))
+    guest = plan_restored(resources, AROUND, CHANNELS, acpi=True)
+    assert (guest.kernel_fd, guest.acpi, len(guest.disks)) == (None, True, 1)
+    assert inherited(guest, resources) == {guest.disks[0].fd, 100, 101, 102}
