@@ -28,9 +28,7 @@ class Choice(StrEnum):
     TCG = "tcg"
 
 
-def choose(
-    wanted: Choice, *, device: str = _DEVICE, shortfall: Callable[[], str | None] | None = None
-) -> Accel:
+def choose(wanted: Choice, *, device: str = _DEVICE, shortfall: Callable[[], str | None] | None = None) -> Accel:
     """Decide, by trial where the device alone does not tell. `shortfall` says why KVM is not native, None if it is.
 
     Raises:

@@ -1,12 +1,11 @@
 """The boot timer: a guest that stores a byte at 3 GiB says that it has booted, and the log says how long it took.
 
-QEMU's microvm has nothing at that address, whatever the memory's size: memory goes on at 4 GiB. With guest errors logged
-QEMU says on stderr that somebody wrote there. It does not say which byte; any counts.
+QEMU's microvm has nothing at that address, whatever the memory's size: above 3 GiB memory goes on at 4 GiB. With guest
+errors logged QEMU says on stderr that somebody wrote there. It does not say which byte; any counts.
 """
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable
 

@@ -13,7 +13,6 @@ from firkin.engine.server import ApiServer
 
 # Accepted so that a command line written for Firecracker works; each is said in the log to have no effect.
 _WITHOUT_EFFECT = {
-    "boot-timer": "the boot timer device does not exist here",
     "enable-pci": "devices stay on virtio-mmio",
     "metadata": "there is no metadata service",
     "metrics-path": "no metrics are written",
@@ -41,7 +40,12 @@ def run(arguments: args.Arguments, journal: Journal) -> int:
         from firkin.engine.controller import Controller
         from firkin.engine.session import Session
 
-        session = Session(loop, journal, sandbox="no-seccomp" not in arguments.flags)
+        session = Session(
+            loop,
+            journal,
+            sandbox="no-seccomp" not in arguments.flags,
+            boot_timer="boot-timer" in arguments.flags,
+        )
         undo.callback(session.close)
         if (path := arguments.get("config-file")) is not None:
             session.boot(_read_config(path), with_api=server is not None)
