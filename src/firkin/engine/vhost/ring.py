@@ -11,7 +11,7 @@ import struct
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from firkin.engine.vsock.memory import Memory, RingBroken, Span, gather
+from firkin.engine.vhost.memory import Memory, RingBroken, Span, gather
 
 EVENT_IDX = 1 << 29
 INDIRECT_DESC = 1 << 28
