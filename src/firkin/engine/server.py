@@ -50,13 +50,21 @@ class ApiServer:
             client, _ = self._listener.accept()
         except OSError:
             return  # gone again before we came
-        if len(self._connections) >= MAX_CONNECTIONS:
+        if self._is_full():
             with client, contextlib.suppress(OSError):
                 client.sendall(http.SERVER_FULL)
             return
         client.setblocking(False)
         parser = http.Parser(self._payload_limit)
         self._connections.add(_Connection(self._loop, client, parser, self._answer, self._connections.discard))
+
+    def _is_full(self) -> bool:
+        if len(self._connections) < MAX_CONNECTIONS:
+            return False
+        # poll(2) tells of this client first, also where others hung up before it came.
+        for connection in [each for each in self._connections if each.is_gone()]:
+            connection.close()
+        return len(self._connections) >= MAX_CONNECTIONS
 
 
 class _Connection:
@@ -77,6 +85,13 @@ class _Connection:
         self._on_close = on_close
         self._outgoing = bytearray()
         loop.watch(client.fileno(), READ, self._handle)
+
+    def is_gone(self) -> bool:
+        """Whether the client has hung up and nothing is left to do for it."""
+        try:
+            return not self._outgoing and not self._client.recv(1, socket.MSG_PEEK)
+        except OSError as error:
+            return not isinstance(error, BlockingIOError)
 
     def finish(self) -> None:
         """Send what can be sent without waiting, then close."""

@@ -35,7 +35,7 @@ def path(tmp_path: Path) -> Iterator[str]:
         return answer(request)
 
     server.serve(answer_or_stop, 1000)
-    thread = threading.Thread(target=loop.run)
+    thread = threading.Thread(target=loop.run, daemon=True)
     thread.start()
     yield path
     with connect(path) as client:
@@ -93,6 +93,16 @@ def test_the_eleventh_client_is_sent_away(path: str) -> None:
             assert late.recv(1) == b""
         client.sendall(GET)
         assert receive(client, len(OK)) == OK
+
+
+def test_who_hung_up_before_makes_room(path: str) -> None:
+    for _ in range(5):
+        with ExitStack() as clients:
+            for _ in range(10):
+                clients.enter_context(connect(path))
+        with connect(path) as client:
+            client.sendall(GET)
+            assert receive(client, len(OK)) == OK
 
 
 def test_after_a_mistake_the_connection_goes_on(path: str) -> None:
