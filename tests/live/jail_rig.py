@@ -84,13 +84,20 @@ def _kill(pid: int, base: Path) -> None:
 
 
 @contextmanager
-def jailed(jail: Jail, *flags: str, program: tuple[str, ...] = (), uid: int = UID) -> Iterator[Engine]:
+def jailed(
+    jail: Jail,
+    *flags: str,
+    program: tuple[str, ...] = (),
+    uid: int = UID,
+    prefix: tuple[str, ...] = (),
+    umask: int = -1,
+) -> Iterator[Engine]:
     """Start the jailer with the guest's console on pipes; it becomes the engine, or leaves one behind."""
     their_in, our_in = os.pipe()
     our_out, their_out = os.pipe()
-    command = [str(JAILER), *jail.args(*flags, program=program, uid=uid)]
+    command = [*prefix, str(JAILER), *jail.args(*flags, program=program, uid=uid)]
     process = subprocess.Popen(
-        command, stdin=their_in, stdout=their_out, stderr=subprocess.PIPE, start_new_session=True
+        command, stdin=their_in, stdout=their_out, stderr=subprocess.PIPE, start_new_session=True, umask=umask
     )
     os.close(their_in)
     os.close(their_out)

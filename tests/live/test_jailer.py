@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import signal
+import socket
 import stat
 import subprocess
 from collections.abc import Iterator
@@ -13,7 +15,8 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from engine_rig import Api, build_initrd, gone, need_kernel
+import vsock_machine
+from engine_rig import BOOT_ARGS, Api, build_initrd, gone, need_kernel
 from jail_rig import GID, UID, VMM, Jail, base_folder, boot, children, jailed, limits, run_jailer, status
 from net_world import namespace, unique
 
@@ -74,6 +77,40 @@ def test_a_guest_boots_by_paths_of_the_jail(jail: Jail) -> None:
     assert {path.name for path in jail.root.iterdir()} >= UPSTREAMS  # cleaning up is the caller's business
 
 
+def test_a_config_file_of_the_jail(jail: Jail) -> None:
+    config = {"boot-source": {"kernel_image_path": "vmlinux", "initrd_path": "initrd", "boot_args": BOOT_ARGS}}
+    (jail.root / "config.json").write_text(json.dumps({**config, "drives": []}))
+    program = ("--no-api", "--config-file", "config.json", "--log-path", "run/log", "--level", "Debug")
+    with jailed(jail, program=program) as vmm:
+        vmm.expect("READY")
+        vmm.type("reboot")
+        assert vmm.wait() == 0
+    assert "Firecracker exiting successfully" in (jail.root / "run/log").read_text()
+    assert not jail.socket.exists()
+
+
+def test_vsock_works_in_a_jail(jail: Jail, tmp_path: Path) -> None:
+    """It takes another process's memory and descriptors: nothing that a user needs to be root for."""
+    jail.put(vsock_machine.build_initrd(tmp_path), "vsock-initrd")
+    vsock = {"/vsock": {"guest_cid": 3, "uds_path": "/v.sock"}}
+    with jailed(jail), closing(boot(jail, "/vmlinux", "/vsock-initrd", **vsock)):
+        assert wait_until(lambda: _echoes(jail.root / "v.sock"), timeout_s=30)
+
+
+def _echoes(path: Path) -> bool:
+    with socket.socket(socket.AF_UNIX) as client:
+        client.settimeout(10)
+        client.connect(str(path))
+        try:
+            client.sendall(b"CONNECT %d\n" % vsock_machine.ECHO)
+            if not client.recv(32).startswith(b"OK "):
+                return False
+        except (BrokenPipeError, ConnectionResetError):
+            return False  # nobody listens in the guest yet
+        client.sendall(b"ping")
+        return client.recv(4) == b"ping"
+
+
 def test_qemu_dies_with_a_jailed_engine(jail: Jail) -> None:
     with jailed(jail) as vmm, closing(boot(jail, "/vmlinux", "/initrd")):
         vmm.expect("READY")
@@ -117,6 +154,20 @@ def test_only_the_runtime_of_the_host_is_in_sight(jail: Jail) -> None:
             if place not in ("/", "/proc"):
                 assert {"ro", "nosuid"} <= set(options), place
             assert "nodev" in options or place in ("/", "/dev/null"), place
+
+
+def test_what_the_host_mounts_later_stays_outside(jail: Jail) -> None:
+    shared = ("unshare", "--mount", "--propagation", "shared")
+    with jailed(jail, prefix=shared) as vmm:
+        vmm.expect("API server started")
+        lines = [line.split() for line in Path(f"/proc/{jail.pid}/mountinfo").read_text().splitlines()]
+        tied = {fields[4] for fields in lines if fields[6].startswith(("shared:", "master:"))}
+        assert tied == {"/"}
+
+
+def test_a_strict_umask_does_not_lock_the_engine_out(jail: Jail) -> None:
+    with jailed(jail, umask=0o077) as vmm:
+        vmm.expect("API server started")
 
 
 def test_other_processes_are_out_of_sight(jail: Jail) -> None:
@@ -165,6 +216,18 @@ def test_a_tap_of_somebody_else_stays_closed(jail: Jail) -> None:
             vmm.expect("API server started")
             fault = api.fault("PUT", "/network-interfaces/a", {"iface_id": "a", "host_dev_name": "tap0"})
             assert "Operation not permitted (os error 1)" in fault
+
+
+@pytest.mark.parametrize(
+    ("path", "text"),
+    [
+        ("/nonexistent", "Failed to open file /nonexistent: No such file or directory (os error 2)\n"),
+        ("/dev/null", "Failed to join network namespace: netns: Invalid argument (os error 22)\n"),
+    ],
+)
+def test_a_namespace_that_is_none(base: Path, path: str, text: str) -> None:
+    done = run_jailer(*Jail(base).args("--netns", path))
+    assert (done.returncode, done.stderr.startswith(text)) == (1, True)
 
 
 def test_a_pid_namespace_of_its_own(jail: Jail) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,6 +15,7 @@ from firkin.jailer.plan import FOLDERS, Jail, Mount, Node
 from firkin.jailer.request import Request
 
 _PRIVATE = 0o700
+_CHUNK = 1 << 30
 _OLD_ROOT = "old_root"
 
 
@@ -42,7 +42,8 @@ def enter(jail: Jail) -> None:
     for mount in jail.mounts:
         _bind(mount)
     if jail.proc is not None:
-        os.close(_mount_point("/proc", is_folder=True))
+        with _place("/proc", is_folder=True):
+            pass  # mounted later, in the PID namespace that it is to show
     _pivot()
     for folder in FOLDERS:
         _own_folder(folder, jail.request)
@@ -69,8 +70,8 @@ def _copy(request: Request, source: int, copy: int, target: str) -> None:
     except OSError as error:
         raise with_path("ChangeFileOwner", "Failed to change owner for", target, error) from error
     try:
-        with open(source, "rb", closefd=False) as reader, open(copy, "wb", closefd=False) as writer:
-            shutil.copyfileobj(reader, writer)
+        while os.sendfile(copy, source, None, _CHUNK):
+            continue
     except OSError as error:
         text = f"Failed to copy {request.exec_file} to {target}: {os_text(error)}"
         raise JailerError("Copy", text, request.exec_file, target, error) from error
@@ -114,19 +115,24 @@ def _pivot() -> None:
 
 
 def _bind(mount: Mount) -> None:
-    place = _mount_point(mount.path, is_folder=mount.is_folder)
+    with _place(mount.path, is_folder=mount.is_folder) as empty:
+        _mount(mount.path, empty, libc.MS_BIND)
+    # Opened anew: the descriptor above stands for what is covered now.
+    with _place(mount.path, is_folder=mount.is_folder) as covered:
+        _mount(mount.path, covered, libc.MS_REMOUNT | libc.MS_BIND | mount.flags)
+        _mount(mount.path, covered, libc.MS_PRIVATE)  # what the host mounts in there later is not for the jail
+
+
+def _mount(path: str, place: int, flags: int) -> None:
     try:
-        libc.mount(mount.path, f"/proc/self/fd/{place}", libc.MS_BIND)
-        # A bind takes its restrictions only in a second step, which must name the mount and not what it covers.
-        libc.mount("", f"{os.getcwd()}{mount.path}", libc.MS_REMOUNT | libc.MS_BIND | mount.flags)  # noqa: PTH109
+        libc.mount(path, f"/proc/self/fd/{place}", flags)
     except KernelRefused as error:
-        raise with_path("Mount", "Failed to mount", mount.path, error) from error
-    finally:
-        os.close(place)
+        raise with_path("Mount", "Failed to mount", path, error) from error
 
 
-def _mount_point(path: str, *, is_folder: bool) -> int:
-    """An empty folder or file in the jail, below the current folder, as a descriptor.
+@contextmanager
+def _place(path: str, *, is_folder: bool) -> Iterator[int]:
+    """A folder or file below the current folder, made empty if it does not exist, as a descriptor.
 
     No link is followed on the way: whoever owned this folder before may have laid one that leads out.
     """
@@ -135,20 +141,29 @@ def _mount_point(path: str, *, is_folder: bool) -> int:
     here = os.open(".", flags | os.O_DIRECTORY)
     try:
         for name in [*folders, last] if is_folder else folders:
-            here = _step(here, _make_folder(here, name), flags | os.O_DIRECTORY)
+            _make_folder(here, name)
+            here = _step(here, name, flags | os.O_DIRECTORY)
         if not is_folder:
-            os.close(os.open(last, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o444, dir_fd=here))
+            _make_file(here, last)
             here = _step(here, last, flags)
     except OSError as error:
         os.close(here)
         raise with_path("CreateDir", "Failed to create directory", path, error) from error
-    return here
+    try:
+        yield here
+    finally:
+        os.close(here)
 
 
-def _make_folder(parent: int, name: str) -> str:
+def _make_folder(parent: int, name: str) -> None:
     with contextlib.suppress(FileExistsError):  # the next opening tells whether it is a folder
-        os.mkdir(name, 0o755, dir_fd=parent)
-    return name
+        os.mkdir(name, dir_fd=parent)
+        os.chmod(name, 0o755, dir_fd=parent)  # whatever the umask: the jail's user must get through
+
+
+def _make_file(parent: int, name: str) -> None:
+    flags = os.O_RDONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    os.close(os.open(name, flags, 0o444, dir_fd=parent))
 
 
 def _step(here: int, name: str, flags: int) -> int:
