@@ -157,9 +157,10 @@ def test_only_the_runtime_of_the_host_is_in_sight(jail: Jail) -> None:
 
 
 def test_what_the_host_mounts_later_stays_outside(jail: Jail) -> None:
-    shared = ("unshare", "--mount", "--propagation", "shared")
-    with jailed(jail, prefix=shared) as vmm:
-        vmm.expect("API server started")
+    # The shell stays behind and keeps alive the namespace that the jail's mounts come from.
+    shared = ("unshare", "--mount", "--propagation", "shared", "sh", "-c", '"$@"; exit', "sh")
+    with jailed(jail, prefix=shared) as shell:
+        shell.expect("API server started")
         lines = [line.split() for line in Path(f"/proc/{jail.pid}/mountinfo").read_text().splitlines()]
         tied = {fields[4] for fields in lines if fields[6].startswith(("shared:", "master:"))}
         assert tied == {"/"}
