@@ -231,7 +231,8 @@ def test_a_namespace_that_is_none(base: Path, path: str, text: str) -> None:
     assert (done.returncode, done.stderr.startswith(text)) == (1, True)
 
 
-def test_a_pid_namespace_of_its_own(jail: Jail) -> None:
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_a_pid_namespace_of_its_own(jail: Jail, number: int) -> None:
     with jailed(jail, "--new-pid-ns") as jailer, closing(boot(jail, "/vmlinux", "/initrd")):
         assert jailer.wait() == 0
         jailer.expect("READY")
@@ -239,7 +240,8 @@ def test_a_pid_namespace_of_its_own(jail: Jail) -> None:
         (qemu,) = children(jail.pid)
         seen = [path.name for path in Path(f"/proc/{jail.pid}/root/proc").iterdir() if path.name.isdigit()]
         assert sorted(seen, key=int) == ["1", status(qemu)["NSpid"].split()[-1]]
-        os.kill(jail.pid, signal.SIGKILL)
+        os.kill(jail.pid, number)
+        assert gone(jail.pid)
         assert gone(qemu)
 
 

@@ -57,7 +57,7 @@ def mount_proc(jail: Jail) -> None:
         return
     flags = libc.MS_NOSUID | libc.MS_NODEV | libc.MS_NOEXEC
     try:
-        libc.mount("proc", "/proc", flags, kind="proc", options=jail.proc.options)
+        libc.mount("proc", "/proc", flags, kind="proc", options=jail.proc)
     except KernelRefused as error:
         raise with_path("Mount", "Failed to mount", "/proc", error) from error
 

@@ -33,20 +33,14 @@ class Node(NamedTuple):
     optional: bool = False
 
 
-class Proc(NamedTuple):
-    """A /proc of the jail's own; absent from a jail for a static executable."""
-
-    options: str
-
-
 class Jail(NamedTuple):
-    """Everything that is decided before anything is done."""
+    """Everything that is decided before anything is done. `proc` are options for a /proc of its own, None for none."""
 
     request: Request
     cgroups: tuple[Step, ...]
     mounts: tuple[Mount, ...]
     nodes: tuple[Node, ...]
-    proc: Proc | None
+    proc: str | None
 
     @property
     def program(self) -> str:
@@ -71,7 +65,7 @@ def plan(request: Request, runtime: Runtime, cgroups: tuple[Step, ...], *, misc:
         cgroups,
         mounts=_mounts(runtime),
         nodes=(Node(*TUN), Node(*KVM), Node(*URANDOM, optional=True), *_userfaultfd(misc)),
-        proc=Proc(_proc_options(release)) if runtime.folders else None,
+        proc=_proc_options(release) if runtime.folders else None,
     )
 
 

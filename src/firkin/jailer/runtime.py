@@ -58,7 +58,7 @@ def interpreters(head: bytes) -> tuple[str, ...]:
     """
     if not head.startswith(b"#!"):
         return ()
-    first, _, rest = os.fsdecode(head[2:]).partition("\n")
+    first, _, rest = os.fsdecode(head[2:].partition(b"\0")[0]).partition("\n")
     program, _, argument = first.strip().partition(" ")
     if program.endswith("/env"):
         return program, argument.split(" ")[-1]

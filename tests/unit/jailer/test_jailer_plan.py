@@ -5,12 +5,14 @@ import sys
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from firkin.host.libc import MS_NODEV, MS_NOEXEC, MS_NOSUID, MS_RDONLY
 from firkin.jailer import plan, runtime
 from firkin.jailer.cgroups import Move
 from firkin.jailer.faults import JailerError
-from firkin.jailer.plan import Jail, Mount, Node, Proc
+from firkin.jailer.plan import Jail, Mount, Node
 from firkin.jailer.request import Request
 from firkin.jailer.runtime import Runtime
 
@@ -39,7 +41,7 @@ def test_a_script_sees_its_runtime_read_only() -> None:
         Mount("/etc/ld.so.cache", RESTRICTED | MS_NOEXEC, is_folder=False),
         Mount("/dev/null", MS_RDONLY | MS_NOSUID | MS_NOEXEC, is_folder=False),
     )
-    assert jail.proc == Proc("hidepid=2")
+    assert jail.proc == "hidepid=2"
 
 
 @pytest.mark.parametrize(
@@ -53,7 +55,7 @@ def test_a_script_sees_its_runtime_read_only() -> None:
     ],
 )
 def test_old_kernels_would_hide_processes_on_the_whole_host(release: str, options: str) -> None:
-    assert decide(Runtime(("/usr",)), release=release).proc == Proc(options)
+    assert decide(Runtime(("/usr",)), release=release).proc == options
 
 
 def test_userfaultfd_has_the_number_of_this_boot() -> None:
@@ -92,6 +94,12 @@ def test_the_programs_command_line() -> None:
 )
 def test_who_runs_a_script(head: bytes, programs: tuple[str, ...]) -> None:
     assert runtime.interpreters(head) == programs
+
+
+@given(st.binary())
+def test_no_first_line_is_too_odd_to_read(rest: bytes) -> None:
+    for program in runtime.interpreters(b"#!" + rest):
+        assert not {"\n", "\0"} & set(program)
 
 
 def test_what_a_mount_shows_already_is_not_mounted_again() -> None:
