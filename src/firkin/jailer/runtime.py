@@ -43,7 +43,7 @@ def find(exec_file: str) -> Runtime:
         return Runtime()
     wanted = set(SYSTEM)
     for program in map(_on_path, programs):
-        wanted.update(_prefix(link) for link in links(program))
+        wanted.update(link.rpartition("/")[0] for link in links(program))
         if program.rpartition("/")[2].startswith("python"):
             wanted.update(_python_folders(program))
     wanted |= {os.path.realpath(path) for path in wanted - {*SYSTEM}}
@@ -98,12 +98,6 @@ def _on_path(program: str) -> str:
     folders = ("/bin", "/usr/bin")
     found = (path for folder in folders if os.access(path := f"{folder}/{program}", os.X_OK))
     return next(found, f"/usr/bin/{program}")
-
-
-def _prefix(program: str) -> str:
-    """`/opt/x` for /opt/x/bin/python3, and the program itself if it is not laid out like that."""
-    folder = program.rpartition("/")[0]
-    return folder.rpartition("/")[0] if folder.endswith("/bin") and folder != "/bin" else folder
 
 
 def _python_folders(program: str) -> list[str]:

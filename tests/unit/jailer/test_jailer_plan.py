@@ -141,6 +141,16 @@ def test_the_runtime_of_a_console_script_covers_all_that_it_imports(tmp_path: Pa
     assert "/etc" not in found.folders
 
 
+def test_a_link_shows_its_folder_and_not_what_is_beside_it(tmp_path: Path) -> None:
+    (tmp_path / "home" / "bin").mkdir(parents=True)
+    (tmp_path / "home" / "bin" / "shell").symlink_to("/bin/sh")
+    script = tmp_path / "script"
+    script.write_text(f"#!{tmp_path}/home/bin/shell\n")
+    folders = runtime.find(str(script)).folders
+    assert f"{tmp_path}/home/bin" in folders
+    assert set(folders) <= {*runtime.SYSTEM, "/bin", f"{tmp_path}/home/bin"}
+
+
 def test_an_interpreter_without_firkin_is_an_error(tmp_path: Path) -> None:
     fake = tmp_path / "python"
     fake.write_text("#!/bin/sh\nexit 3\n")
