@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from typing import Any
 
+import msgspec
+
+from firkin.engine.faults import Fault
+from firkin.engine.mmds import document
 from firkin.engine.mmds import request as http
 from firkin.engine.mmds.document import NotFound
 from firkin.engine.mmds.metrics import Metrics
 from firkin.engine.mmds.request import JSON, TEXT, BadRequest, Request, reply
 from firkin.engine.mmds.store import Store, UnsupportedType
 from firkin.engine.mmds.tokens import MAX_TTL_S, MIN_TTL_S, BadTtl, TokenAuthority
+from firkin.fcapi import codec
 from firkin.fcapi.mmds import MmdsConfig, MmdsVersion
 
 TOKEN_PATH = "/latest/api/token"
@@ -38,6 +44,22 @@ class Mmds:
         self.store = Store(limit)
         self.metrics = Metrics()
         self._tokens = TokenAuthority(instance_id, clock_s)
+
+    def put(self, text: msgspec.Raw | bytes) -> None:
+        """PUT /mmds. Raises: Fault, for what is no JSON or does not fit."""
+        self.store.put(_parsed(text))
+
+    def patch(self, text: msgspec.Raw | bytes) -> None:
+        """PATCH /mmds. Raises: Fault."""
+        self.store.patch(_parsed(text))
+
+    def describe(self) -> msgspec.Raw:
+        """GET /mmds."""
+        return msgspec.Raw(self.store.describe())
+
+    def described_config(self) -> MmdsConfig:
+        """As GET /vm/config shows it; with data but no configuration the service answers nowhere."""
+        return self.config or MmdsConfig(network_interfaces=())
 
     def answer(self, data: bytes) -> bytes:
         """The reply to one request of the guest, whatever its bytes."""
@@ -110,6 +132,13 @@ class _Refused(Exception):
     def __init__(self, status: int, text: str) -> None:
         super().__init__(text)
         self.status = status
+
+
+def _parsed(text: msgspec.Raw | bytes) -> Any:
+    try:
+        return document.parse(bytes(text))
+    except codec.Malformed as error:
+        raise Fault(f"An error occurred when deserializing the json body of a request: {error}.") from error
 
 
 def _collapsed(path: str) -> str:
