@@ -17,15 +17,20 @@ class NotFound(LookupError):
 
 
 def parse(text: bytes) -> Any:
-    """Read any JSON value; of equal keys the last counts.
+    """Read any JSON value. Raises: codec.Malformed."""
+    return read(codec.decode(text, msgspec.Raw))
+
+
+def read(text: msgspec.Raw) -> Any:
+    """The value of what is JSON already; of equal keys the last counts.
 
     Raises:
-        codec.Malformed: it is not JSON, nested deeper than 127, or has a number that no f64 can hold.
+        codec.Malformed: it is nested deeper than 127, or has a number that no f64 can hold.
     """
     try:
-        return _as_serde(codec.decode(text, object), MAX_DEPTH)
-    except OverflowError as error:
-        raise codec.Malformed(f"number out of range at line 1 column {len(text)}") from error
+        return _as_serde(msgspec.json.decode(text), MAX_DEPTH)
+    except (OverflowError, msgspec.DecodeError) as error:
+        raise codec.Malformed(f"number out of range at line 1 column {len(bytes(text))}") from error
     except RecursionError as error:
         raise codec.Malformed(f"recursion limit exceeded at line 1 column {MAX_DEPTH + 1}") from error
 

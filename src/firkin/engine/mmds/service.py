@@ -45,13 +45,13 @@ class Mmds:
         self.metrics = Metrics()
         self._tokens = TokenAuthority(instance_id, clock_s)
 
-    def put(self, text: msgspec.Raw | bytes) -> None:
+    def put(self, text: msgspec.Raw) -> None:
         """PUT /mmds. Raises: Fault, for what is no JSON or does not fit."""
-        self.store.put(_parsed(text))
+        self.store.put(_read(text))
 
-    def patch(self, text: msgspec.Raw | bytes) -> None:
+    def patch(self, text: msgspec.Raw) -> None:
         """PATCH /mmds. Raises: Fault."""
-        self.store.patch(_parsed(text))
+        self.store.patch(_read(text))
 
     def describe(self) -> msgspec.Raw:
         """GET /mmds."""
@@ -134,9 +134,9 @@ class _Refused(Exception):
         self.status = status
 
 
-def _parsed(text: msgspec.Raw | bytes) -> Any:
+def _read(text: msgspec.Raw) -> Any:
     try:
-        return document.parse(bytes(text))
+        return document.read(text)
     except codec.Malformed as error:
         raise Fault(f"An error occurred when deserializing the json body of a request: {error}.") from error
 

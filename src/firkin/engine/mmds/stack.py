@@ -162,6 +162,14 @@ class NetworkStack:
             yield frames.build(segment, self._address, connection.mac, peer[0])
 
 
+def stack_for(mmds: Mmds | None, interface_id: str) -> NetworkStack | None:
+    """The service on an interface; None where it is not to answer."""
+    config = mmds.config if mmds else None
+    if mmds is None or config is None or interface_id not in config.network_interfaces:
+        return None
+    return NetworkStack(mmds)
+
+
 def _clipped(segment: Segment) -> Segment:
     """Without what no window of ours has room for, and a FIN after it."""
     if len(segment.payload) <= RECEIVE_SIZE:

@@ -12,7 +12,8 @@ from mmds_guest import ACK, FIN, MAC, RST, SERVICE, SERVICE_MAC, SYN, Client, He
 
 from firkin.engine.mmds.connection import BURST, RECEIVE_SIZE
 from firkin.engine.mmds.service import Mmds
-from firkin.engine.mmds.stack import MAX_CONNECTIONS, SILENCE_S, NetworkStack
+from firkin.engine.mmds.stack import MAX_CONNECTIONS, SILENCE_S, NetworkStack, stack_for
+from firkin.fcapi.mmds import MmdsConfig
 
 REQUEST = b"GET /big HTTP/1.1\r\nHost: 169.254.169.254\r\n\r\n"
 SMALL = b"GET /small HTTP/1.1\r\n\r\n"
@@ -60,9 +61,16 @@ def test_other_frames_are_not_taken(frame: bytes) -> None:
     assert stack.poll(1.0) == []
 
 
-def test_a_configured_address_is_the_only_one() -> None:
-    from firkin.fcapi.mmds import MmdsConfig
+def test_only_listed_interfaces_have_the_service() -> None:
+    mmds = service()
+    assert stack_for(None, "eth0") is None
+    assert stack_for(mmds, "eth0") is None
+    mmds.config = MmdsConfig(network_interfaces=("eth0",))
+    assert stack_for(mmds, "eth0") is not None
+    assert stack_for(mmds, "eth1") is None
 
+
+def test_a_configured_address_is_the_only_one() -> None:
     mmds = service()
     mmds.config = MmdsConfig(network_interfaces=("eth0",), ipv4_address="169.254.170.2")
     stack = NetworkStack(mmds)
