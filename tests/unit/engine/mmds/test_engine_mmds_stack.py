@@ -332,6 +332,41 @@ def test_no_frames_disturb_the_stack(attack: list[tuple[bytes, bool, float]]) ->
     assert client.await_bytes(len(reply_to(mmds, SMALL))) == reply_to(mmds, SMALL)
 
 
+LIE = st.tuples(
+    st.integers(0, 31),
+    st.integers(-10, 2600),
+    st.integers(-3, 3) | st.integers(0, 30000),
+    st.sampled_from([b"", b"x", SMALL, SMALL[:9], SMALL[9:], REQUEST, b"x" * 1500]),
+    st.sampled_from([0, 1, 1000, 65535]),
+    st.sampled_from([0.0, 0.01, 0.4, 3.0]),
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(LIE, max_size=30))
+def test_a_guest_that_lies_about_numbers_gets_no_more_than_a_burst(
+    lies: list[tuple[int, int, int, bytes, int, float]],
+) -> None:
+    mmds = service(5000)
+    stack = NetworkStack(mmds)
+    answer = established(stack)
+    now_s = 1.0
+    for flags, seq, ack, payload, window, step_s in lies:
+        heard = talk(stack, tcp(flags, 1 + seq, answer.seq + 1 + ack, payload, window=window), now_s=now_s)
+        assert sum(len(each.payload) for each in heard) <= BURST * 1460
+        assert len(heard) <= BURST * 3
+        tick_s = stack.next_tick_s()
+        assert tick_s is None or tick_s > now_s
+        now_s += step_s
+    for _ in range(40):
+        tick_s = stack.next_tick_s()
+        if tick_s is None:
+            break
+        talk(stack, now_s=tick_s)
+    else:
+        raise AssertionError("it never gives up")
+
+
 @settings(max_examples=100, deadline=None)
 @given(st.data())
 def test_a_conversation_with_flipped_bytes_only_ends_sooner(data: st.DataObject) -> None:
