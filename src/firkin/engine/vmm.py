@@ -2,21 +2,38 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from firkin.engine.faults import NOT_AFTER_START, NOT_BEFORE_START, Area, Fault, os_text
+from firkin.engine.args import DEFAULT_PAYLOAD_LIMIT
+from firkin.engine.faults import MMDS_NOT_INITIALIZED, NOT_AFTER_START, NOT_BEFORE_START, Area, Fault, os_text
 from firkin.engine.journal import INFO, Journal, UnknownLevel, parse_level
+from firkin.engine.latencies import Latencies, Slow
 from firkin.engine.resources import Resources
+from firkin.engine.snapshot.memory import GuestMemory
+from firkin.engine.snapshot.saved import Traits
 from firkin.fcapi.instance import Action, ActionType, InstanceInfo, InstanceState, Vm, VmState
 from firkin.fcapi.logger import Logger
+from firkin.fcapi.mmds import MmdsConfig
+from firkin.fcapi.snapshot import SnapshotLoad
 from firkin.fcapi.version import APP_NAME, VERSION
+
+if TYPE_CHECKING:
+    from firkin.engine.mmds.service import Mmds
+
+NOT_FRESH = "Loading a microVM snapshot not allowed after configuring boot-specific resources."
 
 
 class Running(Protocol):
     """A started guest."""
 
+    @property
+    def memory(self) -> GuestMemory: ...
+    @property
+    def traits(self) -> Traits: ...
     def pause(self) -> None: ...
     def resume(self) -> None: ...
+    def press_ctrl_alt_del(self) -> None: ...
+    def save_devices(self) -> bytes: ...
 
 
 class Hypervisor(Protocol):
@@ -24,6 +41,9 @@ class Hypervisor(Protocol):
 
     def start(self, resources: Resources) -> Running:
         """Raises: Fault; then everything is as before."""
+
+    def load(self, resources: Resources, body: SnapshotLoad) -> Running:
+        """A paused guest out of a snapshot. Raises: Fault; then the process is about to end."""
 
 
 class Vmm:
@@ -33,6 +53,8 @@ class Vmm:
         self.resources = Resources()
         self.state = InstanceState.NOT_STARTED
         self.journal = journal
+        self.mmds_size_limit = DEFAULT_PAYLOAD_LIMIT
+        self.latencies = Latencies(journal)
         self.boot_specific = False  # something was configured that a snapshot would bring itself
         self._hypervisor = hypervisor
         self._guest: Running | None = None
@@ -62,6 +84,34 @@ class Vmm:
         self._guest = self._hypervisor.start(self.resources)
         self.state = InstanceState.RUNNING
 
+    def metadata(self) -> Mmds:
+        """The metadata service; the first who asks before the start makes it. Raises: Fault, when nobody did."""
+        if self.resources.mmds is None:
+            if self.started:
+                raise Fault(MMDS_NOT_INITIALIZED, Area.MMDS)
+            from firkin.engine.mmds.service import Mmds
+
+            self.resources.mmds = Mmds(self.journal.instance_id, self.mmds_size_limit)
+        return self.resources.mmds
+
+    def put_mmds_config(self, body: MmdsConfig) -> None:
+        """Raises: Fault, for an address or an interface that cannot be."""
+        from firkin.engine.mmds.config import checked
+
+        config = checked(body, [nic.config.iface_id for nic in self.resources.nics])
+        self.metadata().config = config
+
+    def load(self, body: SnapshotLoad) -> None:
+        """Become the machine of a snapshot, in a process that has configured nothing of its own. Raises: Fault."""
+        with self.latencies.measure(Slow.LOAD_SNAPSHOT):
+            if self.boot_specific:
+                raise Fault(NOT_FRESH, Area.LOAD_SNAPSHOT)
+            self._guest = self._hypervisor.load(self.resources, body)
+            self.state = InstanceState.PAUSED
+            if body.resume_vm:
+                self._guest.resume()
+                self.state = InstanceState.RUNNING
+
     def act(self, body: Action) -> None:
         """PUT /actions. Raises: Fault."""
         if body.action_type is ActionType.INSTANCE_START:
@@ -69,18 +119,19 @@ class Vmm:
         elif not self.started:
             raise Fault(NOT_BEFORE_START)
         elif body.action_type is ActionType.SEND_CTRL_ALT_DEL:
-            # An i8042 would add 0.6 s to every boot, so the guest has no keyboard.
-            raise Fault("SendCtrlAltDel is not supported: the guest of this engine has no keyboard.", Area.VM)
+            self.guest.press_ctrl_alt_del()
         # FlushMetrics has nothing to write: no metrics were configured.
 
     def set_state(self, body: Vm) -> None:
         """PATCH /vm; asking for the state it is in changes nothing. Raises: EngineError."""
         if body.state is VmState.PAUSED:
-            self.guest.pause()
-            self.state = InstanceState.PAUSED
+            with self.latencies.measure(Slow.PAUSE):
+                self.guest.pause()
+                self.state = InstanceState.PAUSED
         else:
-            self.guest.resume()
-            self.state = InstanceState.RUNNING
+            with self.latencies.measure(Slow.RESUME):
+                self.guest.resume()
+                self.state = InstanceState.RUNNING
 
     def set_logger(self, body: Logger) -> None:
         """Raises: Fault, for an unknown level or a file that cannot be opened."""

@@ -4,28 +4,18 @@ import json
 from pathlib import Path
 
 import pytest
+from engine_fakes import FakeHypervisor
 
 from firkin.engine import config_file
 from firkin.engine.journal import Journal
-from firkin.engine.resources import Resources
 from firkin.engine.vmm import Vmm
-
-
-class Guest:
-    def pause(self) -> None: ...
-    def resume(self) -> None: ...
 
 
 @pytest.fixture
 def vmm(tmp_path: Path) -> Vmm:
     journal = Journal("unit")
     journal.open(str(tmp_path / "log"))
-
-    class Host:
-        def start(self, resources: Resources) -> Guest:
-            return Guest()
-
-    return Vmm(journal, Host())
+    return Vmm(journal, FakeHypervisor())
 
 
 def boot(vmm: Vmm, **changes: object) -> str:

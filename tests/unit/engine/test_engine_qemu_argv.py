@@ -3,10 +3,11 @@ from __future__ import annotations
 import itertools
 import json
 
+from firkin.engine.accel import Accel
 from firkin.engine.qemu_argv import Disk, Guest, Nic, qemu_argv, throttle_limits
 from firkin.fcapi.limits import RateLimiter, TokenBucket
 
-GUEST = Guest(name="m", kernel_fd=7, command_line="quiet", acpi=False, monitor_fd=8, console_fd=9)
+GUEST = Guest(name="m", kernel_fd=7, command_line="quiet", acpi=False, memory_fd=6, monitor_fd=8, console_fd=9)
 
 
 def with_(**changes: object) -> list[str]:
@@ -47,13 +48,13 @@ def test_disks_are_handed_over_as_descriptors_in_order() -> None:
     assert first["file"]["filename"] == "/dev/fdset/1"
     assert (first["read-only"], first["cache"]["no-flush"]) == (True, True)
     assert (second["read-only"], second["cache"]["no-flush"]) == (False, False)
-    assert values(argv, "-device") == ["virtio-blk-device,drive=drive0", "virtio-blk-device,drive=drive1"]
+    assert values(argv, "-device")[1:] == ["virtio-blk-device,drive=drive0", "virtio-blk-device,drive=drive1"]
 
 
 def test_a_limited_disk_goes_through_a_throttle() -> None:
     limiter = RateLimiter(bandwidth=TokenBucket(size=1000, refill_time=100))
     argv = with_(disks=(Disk(fd=20, read_only=True, limiter=limiter),))
-    group = json.loads(next(text for text in values(argv, "-object") if text.startswith("{")))
+    group = json.loads(values(argv, "-object")[1])
     block = json.loads(values(argv, "-blockdev")[0])
     assert group == {"qom-type": "throttle-group", "id": "limit0", "limits": {"bps-total": 10000}}
     assert (block["driver"], block["node-name"], block["file"]["driver"]) == ("throttle", "drive0", "raw")
@@ -69,9 +70,36 @@ def test_buckets_become_averages_and_bursts() -> None:
 def test_interfaces_use_inherited_taps() -> None:
     argv = with_(nics=(Nic(fd=30, mac="06:00:00:00:00:01", mtu=1400),))
     assert values(argv, "-netdev") == ["tap,id=net0,fd=30,vhost=off"]
-    assert values(argv, "-device") == ["virtio-net-device,netdev=net0,mac=06:00:00:00:00:01,host_mtu=1400"]
+    assert values(argv, "-device")[1:] == ["virtio-net-device,netdev=net0,mac=06:00:00:00:00:01,host_mtu=1400"]
 
 
 def test_extra_devices_come_after_the_others() -> None:
     argv = with_(nics=(Nic(fd=30, mac="06:00:00:00:00:01"),), extra=("-device", "vhost-vsock-device"))
     assert values(argv, "-device")[-1] == "vhost-vsock-device"
+
+
+def test_memory_is_a_descriptor_of_the_engine() -> None:
+    memory = json.loads(values(with_(memory_mib=64, memory_shared=False), "-object")[0])
+    assert memory["mem-path"] == "/proc/self/fd/6"
+    assert (memory["size"], memory["share"]) == (64 << 20, False)
+
+
+def test_without_a_kernel_it_waits_for_a_state() -> None:
+    argv = with_(kernel_fd=None)
+    assert values(argv, "-incoming") == ["defer"]
+    assert "-S" in argv
+    assert "-kernel" not in argv
+
+
+def test_every_guest_has_a_keyboard_controller_which_takes_no_virtio_slot() -> None:
+    assert values(qemu_argv(GUEST), "-device") == ["i8042"]
+
+
+def test_kvm_shows_the_hosts_processor() -> None:
+    argv = with_(accel=Accel.KVM)
+    assert (values(argv, "-accel"), values(argv, "-cpu")) == (["kvm"], ["host"])
+
+
+def test_guest_errors_are_logged_for_the_boot_timer_only() -> None:
+    assert "-d" not in qemu_argv(GUEST)
+    assert values(with_(reports_boot=True), "-d") == ["guest_errors"]

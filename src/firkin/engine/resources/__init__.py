@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
@@ -18,6 +18,9 @@ from firkin.fcapi.config import VmConfig
 from firkin.fcapi.machine import DEFAULT_MACHINE, MachineConfiguration, MachineConfigurationPatch
 from firkin.fcapi.vsock import Vsock
 
+if TYPE_CHECKING:
+    from firkin.engine.mmds.service import Mmds
+
 
 class VsockDevice(Protocol):
     """The seam to firkin.engine.vsock: a vhost-vsock device whose kernel side is the engine."""
@@ -26,6 +29,10 @@ class VsockDevice(Protocol):
     def inherited_fds(self) -> tuple[int, ...]: ...
     def child_setup(self) -> None:
         """In the forked child, privileges dropped, just before exec; may wait for `attach`."""
+
+    @property
+    def next_host_port(self) -> int:
+        """For a snapshot to keep."""
 
     def attach(self, pid: int) -> None:
         """In the engine, right after fork. Raises: EngineError, when the child ends before its side is set up."""
@@ -39,10 +46,12 @@ class Resources:
     def __init__(self) -> None:
         self.machine = DEFAULT_MACHINE
         self.boot: Boot | None = None
+        self.restored_boot: BootSource | None = None  # of a snapshot: shown, but not needed any more
         self.drives = Drives()
         self.nics = Nics()
         self.vsock: Vsock | None = None
         self.vsock_device: VsockDevice | None = None
+        self.mmds: Mmds | None = None
 
     def put_machine(self, config: MachineConfiguration) -> None:
         """Raises: Fault, for impossible numbers."""
@@ -59,7 +68,7 @@ class Resources:
             self.boot.close()
         self.boot = boot
 
-    def put_vsock(self, config: Vsock) -> None:
+    def put_vsock(self, config: Vsock, *, next_host_port: int | None = None) -> None:
         """Raises: Fault, when the socket cannot be bound."""
         from firkin.engine.vsock import VsockDevice as Device
 
@@ -68,7 +77,7 @@ class Resources:
             self._remove_own_socket()
             self.vsock = self.vsock_device = None
         try:
-            self.vsock_device = Device(config.guest_cid, config.uds_path)
+            self.vsock_device = Device(config.guest_cid, config.uds_path, first_host_port=next_host_port)
         except OSError as error:
             what = "Cannot create backend for vsock device: Error binding to the host-side Unix socket: "
             raise Fault(what + os_text(error), Area.VSOCK) from error
@@ -89,11 +98,12 @@ class Resources:
     def describe(self) -> VmConfig:
         """The machine as GET /vm/config shows it."""
         return VmConfig(
-            boot_source=self.boot.config if self.boot else BootSource(kernel_image_path=""),
+            boot_source=self.boot.config if self.boot else self.restored_boot or BootSource(kernel_image_path=""),
             drives=tuple(drive.config for drive in self.drives),
             machine_config=self.machine,
             network_interfaces=tuple(nic.config for nic in self.nics),
             vsock=self.vsock,
+            mmds_config=self.mmds.described_config() if self.mmds else None,
         )
 
     def _remove_own_socket(self) -> None:
