@@ -5,32 +5,26 @@ Bodies come by Content-Length only, lines end at 1024 bytes, and a reply has no 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from types import MappingProxyType
 from typing import NamedTuple
 
 MAX_LINE = 1024  # its CRLF included
 METHODS = ("GET", "PUT", "PATCH", "DELETE")
 HTTP_10, HTTP_11 = VERSIONS = ("HTTP/1.0", "HTTP/1.1")
-JSON, TEXT = MEDIA_TYPES = ("application/json", "text/plain")
+JSON, TEXT = "application/json", "text/plain"
 
-_NONE: Mapping[str, str] = MappingProxyType({})
 _MAX_LENGTH = 2**32 - 1
 _WITHOUT_LENGTH = (100, 204)
 _CHUNK = 65536
 _SCHEME = "http://"
-# Understood or looked at here; `accept` is kept where it names a type that we speak.
-_KNOWN = ("content-length", "content-type", "expect", "transfer-encoding", "server", "accept", "accept-encoding")
 
 
 class Request(NamedTuple):
-    """One whole request. `body` is None where no bytes were announced; the names of `headers` are in small letters."""
+    """One whole request. `body` is None where no bytes were announced."""
 
     method: str
     path: str
     body: bytes | None = None
     version: str = HTTP_11
-    headers: Mapping[str, str] = _NONE
 
 
 class Continue(NamedTuple):
@@ -44,14 +38,14 @@ class BadRequest(Exception):
 
 
 class Response(NamedTuple):
-    """One reply. `deprecated` marks a call that used a field which is going away."""
+    """One reply. `deprecated` marks a call that used a field which is going away; `headers` are whole lines."""
 
     status: int
     body: bytes | None = None
     deprecated: bool = False
     content_type: str = JSON
     allow: tuple[str, ...] = ()
-    headers: tuple[tuple[str, str], ...] = ()
+    headers: tuple[str, ...] = ()
     version: str = HTTP_11
 
     def encode(self) -> bytes:
@@ -60,9 +54,9 @@ class Response(NamedTuple):
             lines.append(f"Allow: {', '.join(self.allow)}")
         if self.deprecated:
             lines.append("Deprecation: true")
+        lines += self.headers
         if self.body is not None or self.status not in _WITHOUT_LENGTH:
             lines += [f"Content-Type: {self.content_type}", f"Content-Length: {len(self.body or b'')}"]
-        lines += [f"{name}: {value}" for name, value in self.headers]
         return "\r\n".join([*lines, "", ""]).encode() + (self.body or b"")
 
 
@@ -115,7 +109,6 @@ class Parser:
 
     def _start(self) -> None:
         self._line: tuple[str, str, str] | None = None
-        self._headers: dict[str, str] = {}
         self._length = 0
         self._expects = False
         self._in_body = False
@@ -163,25 +156,20 @@ class Parser:
         assert self._line is not None
         method, path, version = self._line
         body = bytes(self._buffer[: self._length]) if self._length else None
-        request = Request(method, path, body, version, self._headers or _NONE)
+        request = Request(method, path, body, version)
         del self._buffer[: self._length]
         self._start()
         return request
 
     def _header(self, line: bytes) -> None:
         name, value = _split_header(line)
-        text = value.strip()
         match name.strip().lower():
             case "content-length":
                 self._length = _content_length(name, value)
-            case "expect" if text == "100-continue":
+            case "expect" if value.strip() == "100-continue":
                 self._expects = True
             case "accept-encoding":
-                _check_encodings(text)
-            case "accept" if text in MEDIA_TYPES:
-                self._headers["accept"] = text
-            case other if other not in _KNOWN:
-                self._headers[other] = text
+                _check_encodings(value.strip())
 
     def _check_size(self) -> None:
         if self._length <= self._limit:

@@ -127,7 +127,12 @@ def test_leave_to_send_a_body_is_given_once(path: str) -> None:
 def test_what_is_left_to_send_is_sent_before_hanging_up(tmp_path: Path) -> None:
     loop = Loop()
     server = ApiServer(loop, str(tmp_path / "s"))
-    server.serve(lambda _request: (loop.stop(7), Response(204))[1], 1000)
+
+    def stop(_request: Request) -> Response:
+        loop.stop(7)
+        return Response(204)
+
+    server.serve(stop, 1000)
     with connect(str(tmp_path / "s")) as client:
         client.sendall(GET)
         assert loop.run() == 7
