@@ -27,6 +27,16 @@ _NINE = ord("9")
 class Malformed(ValueError):
     """The document is not JSON, or not of the shape asked for. The text is serde_json's, place included."""
 
+    def __init__(self, text: str, line: int = 0, column: int = 0) -> None:
+        super().__init__(f"{text} at line {line} column {column}" if line else text)
+        self._parts = (text, line, column)
+
+    @property
+    def debug(self) -> str:
+        """As Rust shows it to programmers."""
+        text, line, column = self._parts
+        return f"Error({rust_string(text)}, line: {line}, column: {column})"
+
 
 class Scanner:
     """Where the reading stands. The next byte is `data[index]`; a look past the end gives 0, which is never valid."""
@@ -46,7 +56,7 @@ class Scanner:
     def _at(self, text: str, index: int) -> Malformed:
         start = self.data.rfind(b"\n", 0, index) + 1
         line = self.data.count(b"\n", 0, start) + 1
-        return Malformed(f"{text} at line {line} column {index - start}")
+        return Malformed(text, line, index - start)
 
     def peek(self) -> int:
         """The next byte that is no white space; 0 at the end."""
@@ -247,3 +257,10 @@ def _end(pattern: re.Pattern[bytes], data: bytes, start: int) -> int:
     found = pattern.match(data, start)
     assert found is not None
     return found.end()
+
+
+def rust_string(text: str) -> str:
+    """As Rust prints a string to programmers."""
+    special = {'"': '\\"', "\\": "\\\\", "\n": "\\n", "\r": "\\r", "\t": "\\t", "\0": "\\0"}
+    shown = (special.get(c) or (c if c.isprintable() else f"\\u{{{ord(c):x}}}") for c in text)
+    return '"' + "".join(shown) + '"'

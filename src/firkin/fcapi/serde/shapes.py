@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 from firkin.fcapi.serde.reader import Reader
-from firkin.fcapi.serde.scanner import FALSE, LIST, MAP, MAP_END, NULL, NUMBER, QUOTE, TRUE, Malformed
+from firkin.fcapi.serde.scanner import FALSE, LIST, MAP, MAP_END, NULL, NUMBER, QUOTE, TRUE, Malformed, rust_string
 
 _A_STRING = "a string"
 
@@ -231,13 +231,6 @@ def expected_names(names: Sequence[str], kind: str) -> str:
         case [one, other]:
             return f"expected {one} or {other}"
     return "expected one of " + ", ".join(quoted)
-
-
-def rust_string(text: str) -> str:
-    """As Rust prints a string to programmers."""
-    special = {'"': '\\"', "\\": "\\\\", "\n": "\\n", "\r": "\\r", "\t": "\\t", "\0": "\\0"}
-    shown = (special.get(c) or (c if c.isprintable() else f"\\u{{{ord(c):x}}}") for c in text)
-    return '"' + "".join(shown) + '"'
 
 
 def rust_float(value: float) -> str:
