@@ -212,7 +212,8 @@ class Api:
         return str(reply["fault_message"])
 
     def put(self, path: str, **body: Any) -> None:
-        assert self.call("PUT", path, body) == (204, None)
+        reply = self.call("PUT", path, body)
+        assert reply == (204, None), reply
 
     def _receive(self) -> bytes:
         data = self._socket.recv(65536)
