@@ -49,6 +49,7 @@ SAVED = SavedMachine(
     acpi=False,
     saved_at_ns=1,
     tsc_khz=None,
+    random_address=None,
     next_host_port=None,
     config=CONFIG,
     devices=b"",
