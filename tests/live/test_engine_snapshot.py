@@ -16,6 +16,7 @@ from engine_rig import gone, need_kernel
 from net_world import namespace
 from snapshot_rig import UDP_PORT, Snapshot, Vm, allocated, boot, build_initrd, vm, vsock_echo
 
+from firkin.engine.snapshot import reseed
 from firkin.host import netns
 
 pytestmark = pytest.mark.live
@@ -224,6 +225,18 @@ def test_the_clock_stands_still_unless_it_is_to_go_on(
         passed = float(machine.ask("clock").split()[0]) - before
         expected = time.monotonic() - began
     assert passed == pytest.approx(expected if realtime else 0, abs=1.0)
+
+
+def test_forks_draw_different_random_numbers(kernel: str, saved: Snapshot, tmp_path: Path) -> None:
+    with Path(kernel).open("rb") as file:
+        if reseed.find(file.fileno()) is None:
+            pytest.skip("the kernel file does not name its random number generator")
+    numbers = set()
+    for name in ("1", "2"):
+        with vm(tmp_path) as machine:
+            machine.load(saved, **elsewhere(tmp_path, name))
+            numbers |= {machine.ask("random"), machine.ask("random")}
+    assert len(numbers) == 4
 
 
 class Wire:

@@ -162,7 +162,7 @@ def restore(launch: Launch, saved: SavedMachine, memory: ForkedMemory) -> Machin
     machine = _start(launch, memory, plan, saved.random_address)
     try:
         machine.load(saved, memory)
-    except EngineError as error:
+    except (OSError, EngineError) as error:
         raise EngineError(f"{error}: {machine.kill().describe()}") from error
     return machine
 
