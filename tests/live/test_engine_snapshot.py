@@ -276,8 +276,9 @@ def test_a_restore_in_another_namespace(kernel: str, initrd: Path, tmp_path: Pat
     here, there = wires
     snapshot = Snapshot(tmp_path)
     nic = {"iface_id": "eth0", "host_dev_name": "tap0"}
+    metadata = {"version": "V2", "network_interfaces": ["eth0"], "ipv4_address": "169.254.170.2"}
     with vm(tmp_path, prefix=here.prefix) as machine:
-        boot(machine, kernel, initrd, address=GUEST_ADDRESS, network_interfaces_id_eth0=nic)
+        boot(machine, kernel, initrd, address=GUEST_ADDRESS, network_interfaces_id_eth0=nic, mmds_config=metadata)
         assert here.echo(b"here") == b"here"
         mac = machine.ask("mac")
         snapshot.create(machine.api)
@@ -290,6 +291,7 @@ def test_a_restore_in_another_namespace(kernel: str, initrd: Path, tmp_path: Pat
         assert one.ask("mac") == other.ask("mac") == mac
         config = other.api.call("GET", "/vm/config")[1]
         assert config["network-interfaces"][0]["host_dev_name"] == "other0"
+        assert config["mmds-config"]["ipv4_address"] == "169.254.170.2"
 
 
 def refused(machine: Vm, snapshot: Snapshot, **more: object) -> str:

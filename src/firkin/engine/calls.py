@@ -34,5 +34,9 @@ CALLS: Mapping[tuple[str, str], Handler] = {
     ("PUT", "/vsock"): lambda vmm, call: vmm.resources.put_vsock(call.body),
     ("PUT", "/snapshot/create"): _create_snapshot,
     ("PUT", "/snapshot/load"): lambda vmm, call: vmm.load(call.body),
+    ("GET", "/mmds"): lambda vmm, _: vmm.metadata().describe(),
+    ("PUT", "/mmds"): lambda vmm, call: vmm.metadata().put(call.body),
+    ("PATCH", "/mmds"): lambda vmm, call: vmm.metadata().patch(call.body),
+    ("PUT", "/mmds/config"): lambda vmm, call: vmm.put_mmds_config(call.body),
     ("PUT", "/logger"): lambda vmm, call: vmm.set_logger(call.body),
 }

@@ -32,7 +32,7 @@ def boot(vmm: Vmm, text: bytes) -> None:
 
 def _configure(vmm: Vmm, config: VmConfig) -> None:
     resources = vmm.resources
-    for name in ("metrics", "cpu_config", "balloon", "mmds_config", "entropy", "pmem", "memory_hotplug"):
+    for name in ("metrics", "cpu_config", "balloon", "entropy", "pmem", "memory_hotplug"):
         if getattr(config, name):
             raise Fault(f"{name.replace('_', '-')}: not supported by this engine")
     if config.logger is not None:
@@ -45,3 +45,5 @@ def _configure(vmm: Vmm, config: VmConfig) -> None:
         resources.nics.put(nic)
     if config.vsock is not None:
         resources.put_vsock(config.vsock)
+    if config.mmds_config is not None:
+        vmm.put_mmds_config(config.mmds_config)

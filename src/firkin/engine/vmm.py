@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from firkin.engine.faults import NOT_AFTER_START, NOT_BEFORE_START, Area, Fault, os_text
+from firkin.engine.args import DEFAULT_PAYLOAD_LIMIT
+from firkin.engine.faults import MMDS_NOT_INITIALIZED, NOT_AFTER_START, NOT_BEFORE_START, Area, Fault, os_text
 from firkin.engine.journal import INFO, Journal, UnknownLevel, parse_level
 from firkin.engine.latencies import Latencies, Slow
 from firkin.engine.resources import Resources
@@ -12,8 +13,12 @@ from firkin.engine.snapshot.memory import GuestMemory
 from firkin.engine.snapshot.saved import Traits
 from firkin.fcapi.instance import Action, ActionType, InstanceInfo, InstanceState, Vm, VmState
 from firkin.fcapi.logger import Logger
+from firkin.fcapi.mmds import MmdsConfig
 from firkin.fcapi.snapshot import SnapshotLoad
 from firkin.fcapi.version import APP_NAME, VERSION
+
+if TYPE_CHECKING:
+    from firkin.engine.mmds.service import Mmds
 
 NOT_FRESH = "Loading a microVM snapshot not allowed after configuring boot-specific resources."
 
@@ -48,6 +53,7 @@ class Vmm:
         self.state = InstanceState.NOT_STARTED
         self.journal = journal
         self.latencies = Latencies(journal)
+        self.mmds_size_limit = DEFAULT_PAYLOAD_LIMIT
         self.boot_specific = False  # something was configured that a snapshot would bring itself
         self._hypervisor = hypervisor
         self._guest: Running | None = None
@@ -87,6 +93,23 @@ class Vmm:
             if body.resume_vm:
                 self._guest.resume()
                 self.state = InstanceState.RUNNING
+
+    def metadata(self) -> Mmds:
+        """The metadata service; the first who asks before the start makes it. Raises: Fault, when nobody did."""
+        if self.resources.mmds is None:
+            if self.started:
+                raise Fault(MMDS_NOT_INITIALIZED, Area.MMDS)
+            from firkin.engine.mmds.service import Mmds
+
+            self.resources.mmds = Mmds(self.journal.instance_id, self.mmds_size_limit)
+        return self.resources.mmds
+
+    def put_mmds_config(self, body: MmdsConfig) -> None:
+        """Raises: Fault, for an address or an interface that cannot be."""
+        from firkin.engine.mmds.config import checked
+
+        config = checked(body, [nic.config.iface_id for nic in self.resources.nics])
+        self.metadata().config = config
 
     def act(self, body: Action) -> None:
         """PUT /actions. Raises: Fault."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
@@ -17,6 +17,9 @@ from firkin.fcapi.boot import BootSource
 from firkin.fcapi.config import VmConfig
 from firkin.fcapi.machine import DEFAULT_MACHINE, MachineConfiguration, MachineConfigurationPatch
 from firkin.fcapi.vsock import Vsock
+
+if TYPE_CHECKING:
+    from firkin.engine.mmds.service import Mmds
 
 
 class VsockDevice(Protocol):
@@ -48,6 +51,7 @@ class Resources:
         self.nics = Nics()
         self.vsock: Vsock | None = None
         self.vsock_device: VsockDevice | None = None
+        self.mmds: Mmds | None = None
 
     def put_machine(self, config: MachineConfiguration) -> None:
         """Raises: Fault, for impossible numbers."""
@@ -99,6 +103,7 @@ class Resources:
             machine_config=self.machine,
             network_interfaces=tuple(nic.config for nic in self.nics),
             vsock=self.vsock,
+            mmds_config=self.mmds.described_config() if self.mmds else None,
         )
 
     def _remove_own_socket(self) -> None:
