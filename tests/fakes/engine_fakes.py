@@ -17,7 +17,7 @@ class FakeGuest:
         self.paused = False
         self.pressed = 0
         self.devices = b"devices"
-        self.traits = Traits(acpi=False, tsc_khz=2_000_000, qemu_version="7.2.0")
+        self.traits = Traits(acpi=False, tsc_khz=2_000_000, qemu_version="7.2.0", random_address=None)
         self.memory: GuestMemory = OwnMemory(MEMORY_SIZE, huge_pages=False, track=False)
 
     def pause(self) -> None:

@@ -16,6 +16,7 @@ from engine_rig import gone, need_kernel
 from net_world import namespace
 from snapshot_rig import UDP_PORT, Snapshot, Vm, allocated, boot, build_initrd, vm, vsock_echo
 
+from firkin.engine.snapshot import reseed
 from firkin.host import netns
 
 pytestmark = pytest.mark.live
@@ -226,6 +227,18 @@ def test_the_clock_stands_still_unless_it_is_to_go_on(
     assert passed == pytest.approx(expected if realtime else 0, abs=1.0)
 
 
+def test_forks_draw_different_random_numbers(kernel: str, saved: Snapshot, tmp_path: Path) -> None:
+    with Path(kernel).open("rb") as file:
+        if reseed.find(file.fileno()) is None:
+            pytest.skip("the kernel file does not name its random number generator")
+    numbers = set()
+    for name in ("1", "2"):
+        with vm(tmp_path) as machine:
+            machine.load(saved, **elsewhere(tmp_path, name))
+            numbers |= {machine.ask("random"), machine.ask("random")}
+    assert len(numbers) == 4
+
+
 class Wire:
     """A namespace with a tap, whose own side has an address in the guest's network."""
 
@@ -263,8 +276,9 @@ def test_a_restore_in_another_namespace(kernel: str, initrd: Path, tmp_path: Pat
     here, there = wires
     snapshot = Snapshot(tmp_path)
     nic = {"iface_id": "eth0", "host_dev_name": "tap0"}
+    metadata = {"version": "V2", "network_interfaces": ["eth0"], "ipv4_address": "169.254.170.2"}
     with vm(tmp_path, prefix=here.prefix) as machine:
-        boot(machine, kernel, initrd, address=GUEST_ADDRESS, network_interfaces_id_eth0=nic)
+        boot(machine, kernel, initrd, address=GUEST_ADDRESS, network_interfaces_id_eth0=nic, mmds_config=metadata)
         assert here.echo(b"here") == b"here"
         mac = machine.ask("mac")
         snapshot.create(machine.api)
@@ -277,6 +291,7 @@ def test_a_restore_in_another_namespace(kernel: str, initrd: Path, tmp_path: Pat
         assert one.ask("mac") == other.ask("mac") == mac
         config = other.api.call("GET", "/vm/config")[1]
         assert config["network-interfaces"][0]["host_dev_name"] == "other0"
+        assert config["mmds-config"]["ipv4_address"] == "169.254.170.2"
 
 
 def refused(machine: Vm, snapshot: Snapshot, **more: object) -> str:

@@ -20,7 +20,7 @@ from firkin.engine.privileges import can_become_nobody
 from firkin.engine.qemu_argv import PROGRAM, Guest, qemu_argv
 from firkin.engine.qmp import Message, Qmp, QmpClosed
 from firkin.engine.resources import Resources, VsockDevice
-from firkin.engine.snapshot import device_state
+from firkin.engine.snapshot import device_state, reseed
 from firkin.engine.snapshot.memory import ForkedMemory, GuestMemory, OwnMemory
 from firkin.engine.snapshot.saved import SavedMachine, Traits
 from firkin.errors import EngineError, FirkinError
@@ -70,6 +70,11 @@ class Machine:
         """Become the machine that was saved; it stays stopped. Raises: EngineError, OSError."""
         device_state.load(self._qmp, saved)
         memory.attach(self._child.pid, device_state.memory_address(self._qmp))
+        if saved.random_address is None or not memory.reseed(saved.random_address):
+            self._journal.warn(
+                "The guest's random number generator is not found in its memory: "
+                "until it reseeds itself, it shares its random numbers with others of the same snapshot."
+            )
 
     def kill(self) -> process.Ended:
         """End QEMU now and reap it; the loop hears nothing more."""
@@ -153,8 +158,15 @@ def boot(launch: Launch) -> Machine:
     except OSError as error:
         text = f"Invalid Memory Configuration: Cannot create mmap region: {os_text(error)}"
         raise Fault(text, Area.START) from error
+    source = launch.resources.boot
+    random_address = reseed.find(source.kernel_fd) if source else None
     try:
-        return _start(launch, memory, lambda around, channels: plan_boot(launch.resources, around, channels))
+        return _start(
+            launch,
+            memory,
+            lambda around, channels: plan_boot(launch.resources, around, channels),
+            random_address,
+        )
     except (OSError, FirkinError) as error:
         memory.close()
         launch.resources.renew_vsock()
@@ -171,16 +183,19 @@ def restore(launch: Launch, saved: SavedMachine, memory: ForkedMemory) -> Machin
     def plan(around: Surroundings, channels: Channels) -> tuple[Guest, set[int]]:
         return plan_restored(launch.resources, around, channels, acpi=saved.acpi), set()
 
-    machine = _start(launch, memory, plan)
+    machine = _start(launch, memory, plan, saved.random_address)
     try:
         machine.load(saved, memory)
-    except EngineError as error:
+    except (OSError, EngineError) as error:
         raise EngineError(f"{error}: {machine.kill().describe()}") from error
     return machine
 
 
 def _start(
-    launch: Launch, memory: GuestMemory, plan: Callable[[Surroundings, Channels], tuple[Guest, set[int]]]
+    launch: Launch,
+    memory: GuestMemory,
+    plan: Callable[[Surroundings, Channels], tuple[Guest, set[int]]],
+    random_address: int | None,
 ) -> Machine:
     around = launch.around()
     our_monitor, their_monitor = socket.socketpair()
@@ -204,7 +219,7 @@ def _start(
         our_console.close()
         raise
     launch.resources.release_files()
-    traits = Traits(acpi=guest.acpi, tsc_khz=around.tsc_khz, qemu_version=qmp.version)
+    traits = Traits(acpi=guest.acpi, tsc_khz=around.tsc_khz, qemu_version=qmp.version, random_address=random_address)
     return Machine(launch, child, qmp, Console(launch.loop, our_console), memory, traits)
 
 

@@ -83,7 +83,7 @@ class Session:
 
         backend = load.mem_backend(body)
         try:
-            self._machine = load.load(self._launch(resources), body, backend)
+            self._machine = load.load(self._launch(resources), self.vmm, body, backend)
         except load.LoadFailed:
             self._loop.stop(exits.GENERIC)  # once the answer is sent
             raise

@@ -55,6 +55,7 @@ def _state(vmm: Vmm) -> bytes:
             acpi=traits.acpi,
             saved_at_ns=time.time_ns(),
             tsc_khz=traits.tsc_khz,
+            random_address=traits.random_address,
             next_host_port=vsock.next_host_port if vsock else None,
             config=vmm.resources.describe(),
             devices=vmm.guest.save_devices(),

@@ -12,6 +12,7 @@ import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 
+from firkin.engine.snapshot import reseed
 from firkin.engine.snapshot.ledger import Ledger
 from firkin.engine.snapshot.pagemap import ENTRY_SIZE, PAGE_SIZE, own_pages
 from firkin.engine.snapshot.sparse import Extent, copy, data_extents, write_all
@@ -111,8 +112,12 @@ class ForkedMemory(GuestMemory):
     def attach(self, pid: int, address: int) -> None:
         """Tell where process `pid` has it mapped. Raises: OSError."""
         self._address = address
-        self._memory = os.open(f"/proc/{pid}/mem", os.O_RDONLY | os.O_CLOEXEC)
+        self._memory = os.open(f"/proc/{pid}/mem", os.O_RDWR | os.O_CLOEXEC)
         self._pagemap = os.open(f"/proc/{pid}/pagemap", os.O_RDONLY | os.O_CLOEXEC)
+
+    def reseed(self, address: int) -> bool:
+        """Renew the random numbers of the guest's kernel; whether they were there. Raises: OSError."""
+        return address < self.size and reseed.reseed(self._memory, self._address + address)
 
     def save_all(self, target: int) -> None:
         copy(self.fd, target, data_extents(self.fd, self.size))

@@ -17,6 +17,7 @@ class Traits(NamedTuple):
     acpi: bool
     tsc_khz: int | None
     qemu_version: str
+    random_address: int | None  # see reseed
 
 
 class SavedMachine(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -30,6 +31,7 @@ class SavedMachine(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     acpi: bool
     saved_at_ns: Positive  # the host's wall clock
     tsc_khz: Positive | None
+    random_address: Annotated[int, msgspec.Meta(ge=0)] | None
     next_host_port: int | None  # of the vsock device
     config: VmConfig
     devices: bytes

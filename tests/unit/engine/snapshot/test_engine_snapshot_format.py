@@ -22,6 +22,7 @@ SAVED = SavedMachine(
     acpi=False,
     saved_at_ns=1,
     tsc_khz=None,
+    random_address=None,
     next_host_port=None,
     config=VmConfig(drives=(), boot_source=BootSource(kernel_image_path="vmlinux")),
     devices=b"state" * 1000,
