@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import _thread
 import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType
 
 from firkin.engine.journal import Journal
@@ -70,6 +72,16 @@ def die_of(number: int) -> None:
     """End as if the signal had never been caught."""
     signal.signal(number, signal.SIG_DFL)
     signal.raise_signal(number)
+
+
+@contextmanager
+def ignoring(number: int) -> Iterator[None]:
+    """Let a signal pass for a while: the call that earns it fails too, and that says more."""
+    before = signal.signal(number, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(number, before)
 
 
 def _raise(number: int, _frame: FrameType | None) -> None:
