@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from firkin.fcapi.serde.numerals import Numerals
 from firkin.fcapi.serde.scanner import (
     COLON,
     COMMA,
@@ -12,13 +13,12 @@ from firkin.fcapi.serde.scanner import (
     MAP_END,
     NUMBER,
     QUOTE,
-    Scanner,
 )
 
 MAX_DEPTH = 127
 
 
-class Reader(Scanner):
+class Reader(Numerals):
     """A scanner that knows brackets. `first` is true before the first member of a list or object."""
 
     def __init__(self, data: bytes) -> None:

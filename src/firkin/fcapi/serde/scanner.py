@@ -1,27 +1,22 @@
-"""A place in a JSON document, and the texts and numbers found there, as serde_json reads them."""
+"""A place in a JSON document, and the words and strings found there, as serde_json reads them."""
 
 from __future__ import annotations
 
 import re
 
+from firkin.fcapi.serde.rust import rust_string
+
 _SPACE = re.compile(rb"[ \n\t\r]*")
 _PLAIN = re.compile(rb'[^"\\\x00-\x1f]*')
-_DIGITS = re.compile(rb"[0-9]*")
 _SIMPLE = {0x22: '"', 0x5C: "\\", 0x2F: "/", 0x62: "\b", 0x66: "\f", 0x6E: "\n", 0x72: "\r", 0x74: "\t"}
 IDENTS = {0x6E: b"null", 0x74: b"true", 0x66: b"false"}
 _SPACE_BYTE = 0x20
-_LONGEST = 20  # digits and sign of what 64 bits may hold
-_MAX_U64 = 2**64 - 1
-_MIN_I64 = -(2**63)
-_MAX_EXPONENT = 2**31 - 1
 
 QUOTE, COMMA, COLON, MINUS, ZERO, LIST, LIST_END, MAP, MAP_END = b'",:-0[]{}'
 NULL, TRUE, FALSE = b"ntf"
 NUMBER = frozenset(b"-0123456789")
 
-_DOT, _PLUS, _BACKSLASH, _U = b".+\\u"
-_EXPONENT = frozenset(b"eE")
-_NINE = ord("9")
+_BACKSLASH, _U = b"\\u"
 
 
 class Malformed(ValueError):
@@ -61,7 +56,7 @@ class Scanner:
     def peek(self) -> int:
         """The next byte that is no white space; 0 at the end."""
         if self.look() <= _SPACE_BYTE:
-            self.index = _end(_SPACE, self.data, self.index)
+            self.index = end_of(_SPACE, self.data, self.index)
         return self.look()
 
     def look(self) -> int:
@@ -85,7 +80,7 @@ class Scanner:
         if not self.at_end:
             raise self.peek_error("trailing characters")
 
-    # Scalars. Each begins at its first byte, which the caller has seen.
+    # Words and strings. Each begins at its first byte, which the caller has seen.
 
     def ident(self) -> bool | None:
         """null, true or false."""
@@ -124,7 +119,7 @@ class Scanner:
     def _plain(self, *, ignored: bool = False) -> bytes:
         """Up to the quote or backslash, which is taken too."""
         start = self.index
-        self.index = _end(_PLAIN, self.data, start)
+        self.index = end_of(_PLAIN, self.data, start)
         if self.at_end:
             raise self.error("EOF while parsing a string")
         if self.data[self.index] < 0x20:
@@ -175,92 +170,9 @@ class Scanner:
         except ValueError:
             raise self.error("invalid escape") from None
 
-    def number(self) -> int | float:
-        """A number; one that no 64 bits hold is a float, and so is -0."""
-        start = self.index
-        whole = self._whole(ignored=False)
-        if self._fraction(ignored=False):
-            return self._float(start)
-        if len(whole) > _LONGEST or whole == b"-0":
-            return self._float(start)
-        value = int(whole)
-        return value if _MIN_I64 <= value <= _MAX_U64 else self._float(start)
 
-    def skip_number(self) -> None:
-        """As `number`, for one that nobody reads."""
-        self._whole(ignored=True)
-        self._fraction(ignored=True)
-
-    def _whole(self, *, ignored: bool) -> bytes:
-        start = self.index
-        self.index += self.look() == MINUS
-        first = self.look()
-        if self.at_end:
-            raise self.error("invalid number" if ignored else "EOF while parsing a value")
-        self.index += 1
-        if not ZERO <= first <= _NINE:
-            raise self.error("invalid number")
-        if first != ZERO:
-            self._digits()
-        elif ZERO <= self.look() <= _NINE:
-            raise self.peek_error("invalid number")
-        return self.data[start : self.index]
-
-    def _digits(self) -> int:
-        """Take digits; how many."""
-        start = self.index
-        self.index = _end(_DIGITS, self.data, start)
-        return self.index - start
-
-    def _fraction(self, *, ignored: bool) -> bool:
-        """Take decimals and exponent; whether there were any."""
-        start = self.index
-        if self.look() == _DOT:
-            self.index += 1
-            if not self._digits():
-                at_end = self.at_end and not ignored
-                raise self.peek_error("EOF while parsing a value" if at_end else "invalid number")
-        if self.look() in _EXPONENT:
-            self._exponent(ignored=ignored)
-        return self.index > start
-
-    def _exponent(self, *, ignored: bool) -> None:
-        self.index += 1
-        if self.look() in (_PLUS, MINUS):
-            self.index += 1
-        if self.at_end:
-            raise self.error("invalid number" if ignored else "EOF while parsing a value")
-        if not self._digits():
-            self.index += 1
-            raise self.error("invalid number")
-
-    def _float(self, start: int) -> float:
-        value = float(self.data[start : self.index])
-        if value in (float("inf"), float("-inf")):
-            self._stop_at_overflow(start)
-            raise self.error("number out of range")
-        return value
-
-    def _stop_at_overflow(self, start: int) -> None:
-        """serde gives up at the digit with which the exponent leaves 31 bits."""
-        _, _, digits = self.data[start : self.index].lower().partition(b"e")
-        exponent = 0
-        for place, digit in enumerate(digits):
-            exponent = exponent * 10 + digit - ZERO if digit != _PLUS else 0
-            if exponent > _MAX_EXPONENT:
-                self.index -= len(digits) - place - 1
-                return
-
-
-def _end(pattern: re.Pattern[bytes], data: bytes, start: int) -> int:
+def end_of(pattern: re.Pattern[bytes], data: bytes, start: int) -> int:
     """Where the longest match from `start` ends; each of our patterns matches at least nothing."""
     found = pattern.match(data, start)
     assert found is not None
     return found.end()
-
-
-def rust_string(text: str) -> str:
-    """As Rust prints a string to programmers."""
-    special = {'"': '\\"', "\\": "\\\\", "\n": "\\n", "\r": "\\r", "\t": "\\t", "\0": "\\0"}
-    shown = (special.get(c) or (c if c.isprintable() else f"\\u{{{ord(c):x}}}") for c in text)
-    return '"' + "".join(shown) + '"'

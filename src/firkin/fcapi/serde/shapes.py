@@ -10,7 +10,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 from firkin.fcapi.serde.reader import Reader
-from firkin.fcapi.serde.scanner import FALSE, LIST, MAP, MAP_END, NULL, NUMBER, QUOTE, TRUE, Malformed, rust_string
+from firkin.fcapi.serde.rust import rust_float, rust_string
+from firkin.fcapi.serde.scanner import FALSE, IDENTS, LIST, MAP, MAP_END, NULL, NUMBER, QUOTE, TRUE, Malformed
 
 _A_STRING = "a string"
 
@@ -28,17 +29,17 @@ class Anything:
     """A value of any kind: an untyped one."""
 
     def read(self, reader: Reader) -> Any:
-        match reader.peek_value():
-            case b if b == QUOTE:
-                return reader.string()
-            case b if b in NUMBER:
-                return reader.number()
-            case b if b in (NULL, TRUE, FALSE):
-                return reader.ident()
-            case b if b == LIST:
-                return List(self).read(reader)
-            case b if b == MAP:
-                return self._map(reader)
+        byte = reader.peek_value()
+        if byte == MAP:
+            return self._map(reader)
+        if byte == LIST:
+            return List(self).read(reader)
+        if byte == QUOTE:
+            return reader.string()
+        if byte in NUMBER:
+            return reader.number()
+        if byte in IDENTS:
+            return reader.ident()
         raise reader.peek_error("expected value")
 
     def _map(self, reader: Reader) -> dict[str, Any]:
@@ -208,7 +209,7 @@ def _found(reader: Reader) -> str:
     if byte in NUMBER:
         number = reader.number()
         return f"integer `{number}`" if isinstance(number, int) else f"floating point `{rust_float(number)}`"
-    if byte in (NULL, TRUE, FALSE):
+    if byte in IDENTS:
         word = reader.ident()
         return "null" if word is None else f"boolean `{str(word).lower()}`"
     raise reader.peek_error("expected value")
@@ -231,14 +232,3 @@ def expected_names(names: Sequence[str], kind: str) -> str:
         case [one, other]:
             return f"expected {one} or {other}"
     return "expected one of " + ", ".join(quoted)
-
-
-def rust_float(value: float) -> str:
-    """As serde_json prints a float: Python's digits, with the exponent in another dress."""
-    mantissa, has_exponent, exponent = repr(value).partition("e")
-    if not has_exponent:
-        return mantissa
-    if int(exponent) == -5:
-        sign = "-" if value < 0 else ""
-        return f"{sign}0.0000{mantissa.lstrip('-').replace('.', '')}"
-    return f"{mantissa}e{int(exponent):+d}"
