@@ -186,6 +186,28 @@ def test_each_mistake_has_serdes_words_and_place(kind: Any, body: bytes, text: s
     assert text_of(body, kind) == text
 
 
+@pytest.mark.parametrize(
+    ("number", "shown"),
+    [
+        ("1.5", "1.5"),
+        ("-0", "-0.0"),
+        ("1e5", "100000.0"),
+        ("1e16", "1e+16"),
+        ("-1.5e-5", "-0.000015"),
+        ("1e-7", "1e-7"),
+        ("3e23", "2.9999999999999997e+23"),
+        ("18446744073709551616", "1.8446744073709552e+19"),
+        ("0.00016744073709551615", "0.00016744073709551617"),
+        ("1e-99999999999", "0.0"),
+        ("0e99999999999", "0.0"),
+        ("1" * 300 + "e8", "1.1111111111111111e+307"),
+    ],
+)
+def test_floats_are_shown_as_serde_reads_them(number: str, shown: str) -> None:
+    expected = f"invalid type: floating point `{shown}`, expected struct Vm at line 1 column {len(number)}"
+    assert text_of(number.encode(), Vm) == expected
+
+
 def test_nesting_ends_at_127_brackets() -> None:
     assert codec.decode(b"[" * 127 + b"]" * 127, Raw)
     assert text_of(b"[" * 128 + b"]" * 128, Raw) == "recursion limit exceeded at line 1 column 128"

@@ -14,6 +14,7 @@ _MAX_EXPONENT = 2**31 - 1
 _DOT, _PLUS = b".+"
 _EXPONENT = frozenset(b"eE")
 _NINE = ord("9")
+_LARGEST_POWER = 308
 
 
 class Numerals(Scanner):
@@ -79,8 +80,8 @@ class Numerals(Scanner):
             raise self.error("invalid number")
 
     def _float(self, start: int) -> float:
-        value = float(self.data[start : self.index])
-        if value in (float("inf"), float("-inf")):
+        value = _approximation(self.data[start : self.index].lower())
+        if value is None:
             self._stop_at_overflow(start)
             raise self.error("number out of range")
         return value
@@ -94,3 +95,47 @@ class Numerals(Scanner):
             if exponent > _MAX_EXPONENT:
                 self.index -= len(digits) - place - 1
                 return
+
+
+def _approximation(text: bytes) -> float | None:
+    """The float that serde_json makes of a number, which may be its neighbour's; None beyond the largest."""
+    mantissa, _, exponent = text.partition(b"e")
+    whole, _, decimals = mantissa.removeprefix(b"-").partition(b".")
+    kept, scale = _digits_that_fit(whole, decimals)
+    value = float(kept)
+    power = scale + _bounded(exponent)
+    while power < -_LARGEST_POWER and value:
+        value /= 10.0**_LARGEST_POWER
+        power += _LARGEST_POWER
+    if power > _LARGEST_POWER and value:
+        return None
+    value = value / float(f"1e{-power}") if power < 0 else value * float(f"1e{power if value else 0}")
+    if value == float("inf"):
+        return None
+    return -value if text[0] == MINUS else value
+
+
+def _digits_that_fit(whole: bytes, decimals: bytes) -> tuple[int, int]:
+    """The leading digits as a number of 64 bits, and the power of ten that goes with it."""
+    kept = 0
+    for place, digit in enumerate(whole):
+        if kept * 10 + digit - ZERO > _MAX_U64:
+            # Decimals may still be taken, if they are small enough.
+            return _with_decimals(kept, decimals, len(whole) - place)
+        kept = kept * 10 + digit - ZERO
+    return _with_decimals(kept, decimals, 0)
+
+
+def _with_decimals(kept: int, decimals: bytes, scale: int) -> tuple[int, int]:
+    for digit in decimals:
+        if kept * 10 + digit - ZERO > _MAX_U64:
+            break
+        kept, scale = kept * 10 + digit - ZERO, scale - 1
+    return kept, scale
+
+
+def _bounded(exponent: bytes) -> int:
+    """An exponent of any length, as far as it matters."""
+    digits = exponent.lstrip(b"+-").lstrip(b"0")
+    value = int(digits[:11] or b"0")
+    return -value if exponent.startswith(b"-") else value
