@@ -22,6 +22,9 @@ from firkin.fcapi.pmem import Pmem
 from firkin.fcapi.vsock import Vsock
 from firkin.fcapi.wire import PathText
 
+# In a file also the path of a template.
+CpuTemplateOrPath = Annotated[PathText | CpuConfig, Meta(extra={"rust": "CustomCpuTemplateOrPath"})]
+
 
 class VmConfig(msgspec.Struct, frozen=True, kw_only=True, rename="kebab"):
     """Unknown keys at this level are ignored, as upstream; inside an object they are errors."""
@@ -31,7 +34,7 @@ class VmConfig(msgspec.Struct, frozen=True, kw_only=True, rename="kebab"):
     balloon: Balloon | None = None
     drives: tuple[Drive, ...]
     boot_source: BootSource
-    cpu_config: PathText | CpuConfig | None = None  # in a file also the path of a template
+    cpu_config: CpuTemplateOrPath | None = None
     logger: Logger | None = None
     machine_config: Annotated[MachineConfiguration, Meta(extra={"null": True})] = DEFAULT_MACHINE
     metrics: MetricsConfig | None = None

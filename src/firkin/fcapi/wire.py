@@ -3,7 +3,7 @@
 Upstream's own names and rules that Python's types cannot say stand here and on the types, as data: a class's `rust` is
 the name that its errors show (the class's own name where there is none), a `Meta`'s `extra` may hold
 
-- `rust`: the name of the integer type,
+- `rust`: the name of the integer type, or of the untagged enum that a union is,
 - `parse`: what reads a text with a syntax of its own; its ValueError is the client's error,
 - `expected`: what is said to be expected in place of `a string`,
 - `null`: true where upstream takes null for absence although our type has another default."""

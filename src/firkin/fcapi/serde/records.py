@@ -135,6 +135,8 @@ def _annotated(kind: Any) -> Shape:
     extra = meta.extra or {}
     if extra.get("null"):
         return Option(shape_of(base), UNSET)
+    if get_origin(base) in (Union, UnionType):
+        return Untagged(extra["rust"], [shape_of(member) for member in get_args(base)])
     if base is int:
         maximum = _MAX_U64 if meta.le is None else int(meta.le)
         return Integer(extra.get("rust") or _INTEGERS.get(maximum, "u64"), maximum)
@@ -143,11 +145,9 @@ def _annotated(kind: Any) -> Shape:
 
 def _union(members: tuple[Any, ...]) -> Shape:
     inner = [member for member in members if member not in (NoneType, UnsetType)]
-    if len(inner) == 1:
-        shape = shape_of(inner[0])
-    else:
-        shape = Untagged("CustomCpuTemplateOrPath", [shape_of(member) for member in inner])
-    return Option(shape, None if NoneType in members else UNSET)
+    if len(inner) != 1:
+        raise TypeError(f"a union of {members!r} needs a name")
+    return Option(shape_of(inner[0]), None if NoneType in members else UNSET)
 
 
 def _fields(kind: type[Any]) -> tuple[_Field, ...]:
