@@ -16,7 +16,9 @@ class FakeGuest:
     def __init__(self) -> None:
         self.paused = False
         self.devices = b"devices"
-        self.traits = Traits(acpi=False, tsc_khz=2_000_000, qemu_version="7.2.0", random_address=None)
+        self.traits = Traits(
+            acpi=False, accelerator="tcg", tsc_khz=2_000_000, qemu_version="7.2.0", random_address=None
+        )
         self.memory: GuestMemory = OwnMemory(MEMORY_SIZE, huge_pages=False, track=False)
 
     def pause(self) -> None:

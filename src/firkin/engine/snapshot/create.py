@@ -51,7 +51,7 @@ def _state(vmm: Vmm) -> bytes:
     try:
         saved = SavedMachine(
             qemu_version=traits.qemu_version,
-            accelerator="tcg",
+            accelerator=traits.accelerator,
             acpi=traits.acpi,
             saved_at_ns=time.time_ns(),
             tsc_khz=traits.tsc_khz,

@@ -1,7 +1,8 @@
 """Guest memory: made by the engine, mapped by QEMU, and stored sparsely.
 
 A cold guest's memory is a memfd that QEMU maps shared. A restored guest's is the snapshot's own file, mapped privately:
-forks share its pages until they write, and what one of them wrote is found in QEMU's page table.
+forks share its pages until they write, and what one of them wrote is found in QEMU's page table. Where QEMU cannot be
+given the file, a restored guest has a copy in a memfd.
 """
 
 from __future__ import annotations
@@ -35,6 +36,14 @@ class GuestMemory(ABC):
         self._ledger = Ledger(size // PAGE_SIZE) if track else None
 
     @abstractmethod
+    def attach(self, pid: int, address: int) -> None:
+        """Tell where process `pid` has it mapped. Raises: OSError."""
+
+    @abstractmethod
+    def reseed(self, address: int) -> bool:
+        """Renew the random numbers of the guest's kernel; whether they were there. Raises: OSError."""
+
+    @abstractmethod
     def save_all(self, target: int) -> None:
         """Write all that is in use into the file `target`. Raises: OSError."""
 
@@ -49,6 +58,12 @@ class GuestMemory(ABC):
 
     def close(self) -> None:
         os.close(self.fd)
+
+    def _note_all(self) -> None:
+        """Count what the guest's memory holds as known to a snapshot."""
+        if self._ledger is not None:
+            for at, data in self._pieces():
+                self._ledger.note(at // PAGE_SIZE, data)
 
     @abstractmethod
     def _extents(self) -> Iterator[Extent]:
@@ -85,12 +100,27 @@ class OwnMemory(GuestMemory):
             raise
         super().__init__(fd, size, track=track)
 
+    @classmethod
+    def copied(cls, source: int, size: int, *, track: bool) -> OwnMemory:
+        """With the content of a file, whose later fate does not matter. Raises: OSError."""
+        memory = cls(size, huge_pages=False, track=track)
+        try:
+            copy(source, memory.fd, data_extents(source, size))
+        except OSError:
+            memory.close()
+            raise
+        memory._note_all()
+        return memory
+
+    def attach(self, pid: int, address: int) -> None:
+        """Not needed: it is read where it was made."""
+
+    def reseed(self, address: int) -> bool:
+        return reseed.reseed(self.fd, address)
+
     def save_all(self, target: int) -> None:
         copy(self.fd, target, self._extents())
-        if self._ledger is not None:
-            for at, data in self._pieces():
-                for _ in self._ledger.changed(at // PAGE_SIZE, data):
-                    pass
+        self._note_all()
 
     def _extents(self) -> Iterator[Extent]:
         return data_extents(self.fd, self.size)
@@ -110,22 +140,18 @@ class ForkedMemory(GuestMemory):
         self._memory = self._pagemap = -1
 
     def attach(self, pid: int, address: int) -> None:
-        """Tell where process `pid` has it mapped. Raises: OSError."""
         self._address = address
         self._memory = os.open(f"/proc/{pid}/mem", os.O_RDWR | os.O_CLOEXEC)
         self._pagemap = os.open(f"/proc/{pid}/pagemap", os.O_RDONLY | os.O_CLOEXEC)
 
     def reseed(self, address: int) -> bool:
-        """Renew the random numbers of the guest's kernel; whether they were there. Raises: OSError."""
         return address < self.size and reseed.reseed(self._memory, self._address + address)
 
     def save_all(self, target: int) -> None:
         copy(self.fd, target, data_extents(self.fd, self.size))
         for at, data in self._pieces():
             write_all(target, data, at)
-            if self._ledger is not None:
-                for _ in self._ledger.changed(at // PAGE_SIZE, data):
-                    pass
+        self._note_all()
 
     def close(self) -> None:
         for fd in (self.fd, self._memory, self._pagemap):

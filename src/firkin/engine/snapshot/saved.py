@@ -15,6 +15,7 @@ class Traits(NamedTuple):
     """What a snapshot has to remember of how a machine came to be."""
 
     acpi: bool
+    accelerator: str
     tsc_khz: int | None
     qemu_version: str
     random_address: int | None  # see reseed
