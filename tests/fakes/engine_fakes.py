@@ -15,6 +15,7 @@ MEMORY_SIZE = 16 * PAGE
 class FakeGuest:
     def __init__(self) -> None:
         self.paused = False
+        self.pressed = 0
         self.devices = b"devices"
         self.traits = Traits(
             acpi=False, accelerator="tcg", tsc_khz=2_000_000, qemu_version="7.2.0", random_address=None
@@ -26,6 +27,9 @@ class FakeGuest:
 
     def resume(self) -> None:
         self.paused = False
+
+    def press_ctrl_alt_del(self) -> None:
+        self.pressed += 1
 
     def save_devices(self) -> bytes:
         return self.devices

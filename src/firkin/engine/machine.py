@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from firkin.engine import process, tsc
+from firkin.engine import accel, process, tsc
+from firkin.engine.accel import Accel
+from firkin.engine.boot_timer import BootTimer
 from firkin.engine.console import Console
 from firkin.engine.faults import Area, Fault, os_text
 from firkin.engine.journal import Journal
@@ -42,6 +45,7 @@ class Machine:
         self._qmp = qmp
         self._console = console
         self._on_exit = launch.on_exit
+        self._boot_timer = launch.boot_timer
         self._loop.watch(child.pidfd, READ, self._reap)
         self._loop.watch(child.stderr, READ, self._hear_stderr)
         self._loop.watch(qmp.fileno(), READ, self._hear_qmp)
@@ -53,6 +57,10 @@ class Machine:
     def resume(self) -> None:
         """Let them run again. Raises: EngineError."""
         self._qmp.execute("cont")
+
+    def press_ctrl_alt_del(self) -> None:
+        """On the guest's keyboard; what comes of it is the guest's business. Raises: EngineError."""
+        self._qmp.execute("send-key", keys=[{"type": "qcode", "data": key} for key in ("ctrl", "alt", "delete")])
 
     def save_devices(self) -> bytes:
         """The state of processors and devices of the stopped guest. Raises: EngineError, OSError."""
@@ -81,8 +89,15 @@ class Machine:
             self._loop.forget(self._qmp.fileno())  # it is ending; the pidfd tells when and how
 
     def _hear_stderr(self, _events: int) -> None:
-        if not self._child.read_stderr():
+        data = self._child.read_stderr()
+        if data == b"":
             self._loop.forget(self._child.stderr)
+        elif data and self._boot_timer is not None:
+            self._boot_timer.hear(data, self._child.pid)
+            if self._boot_timer.is_over:
+                self._boot_timer = None
+                with contextlib.suppress(EngineError):  # it may be ending
+                    self._qmp.execute("human-monitor-command", command_line="log none")
 
     def _reap(self, _events: int) -> None:
         self._loop.forget(self._child.stderr)
@@ -110,12 +125,21 @@ class Launch:
     name: str
     sandbox: bool
     on_exit: OnExit
+    accel: accel.Choice = accel.Choice.AUTO
+    boot_timer: BootTimer | None = None
 
     def around(self) -> Surroundings:
         tsc_khz = tsc.host_khz()
         if tsc_khz is None:
             self.journal.warn("The rate of the host's TSC is unknown: the guest calibrates its own, which may hang.")
-        return Surroundings(name=self.name, tsc_khz=tsc_khz, sandbox=self.sandbox, other_user=can_become_nobody())
+        return Surroundings(
+            name=self.name,
+            tsc_khz=tsc_khz,
+            sandbox=self.sandbox,
+            other_user=can_become_nobody(),
+            accel=accel.choose(self.accel),
+            boot_timer=self.boot_timer is not None,
+        )
 
 
 def boot(launch: Launch) -> Machine:
@@ -173,11 +197,11 @@ def _start(
     plan: Callable[[Surroundings, Channels], tuple[Guest, set[int]]],
     random_address: int | None,
 ) -> Machine:
+    around = launch.around()
     our_monitor, their_monitor = socket.socketpair()
     our_console, their_console = socket.socketpair()
     # Each character is a message with an overhead of its own: room for a burst, so that the guest need not wait.
     their_console.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _CONSOLE_BUFFER)
-    around = launch.around()
     channels = Channels(
         monitor_fd=their_monitor.fileno(),
         console_fd=their_console.fileno(),
@@ -204,7 +228,13 @@ def _spawn(launch: Launch, guest: Guest, made: set[int]) -> process.Child:
         argv = qemu_argv(guest, process.find(PROGRAM))
         launch.journal.debug("QEMU: " + " ".join(argv))
         vsock = launch.resources.vsock_device
-        child = process.spawn(argv, inherited(guest, launch.resources), vsock.child_setup if vsock else _nothing)
+        child = process.spawn(
+            argv,
+            inherited(guest, launch.resources),
+            vsock.child_setup if vsock else _nothing,
+            group=accel.group_of_device() if guest.accel is Accel.KVM else None,
+            may_lose_words=guest.reports_boot,
+        )
     finally:
         for fd in made:
             os.close(fd)

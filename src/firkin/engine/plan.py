@@ -6,6 +6,7 @@ import os
 from dataclasses import dataclass, replace
 
 from firkin.engine import cmdline, kernel
+from firkin.engine.accel import Accel
 from firkin.engine.faults import Area, Fault
 from firkin.engine.qemu_argv import Disk, Guest, Nic
 from firkin.engine.resources import Resources
@@ -16,6 +17,10 @@ from firkin.fcapi.boot import DEFAULT_BOOT_ARGS
 from firkin.fcapi.drives import CacheType
 
 ACPI_SLOTS = 17  # as many as upstream has interrupts for
+_BAD_KERNEL = (
+    "System configuration error: Cannot load kernel due to invalid memory configuration or invalid kernel image: "
+    "Kernel Loader: "
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,6 +31,8 @@ class Surroundings:
     tsc_khz: int | None
     sandbox: bool
     other_user: bool  # whether QEMU runs as somebody who may not read what we may
+    accel: Accel = Accel.TCG
+    boot_timer: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,7 +55,7 @@ def plan_boot(resources: Resources, around: Surroundings, channels: Channels) ->
     boot = _bootable(resources.boot)
     acpi = not boot.facts.finds_mmio_by_cmdline
     guest = plan_restored(resources, around, channels, acpi=acpi)
-    line = command_line(resources, boot, around.tsc_khz, acpi=acpi)
+    line = command_line(resources, boot, around, acpi=acpi)
     # QEMU adds the devices at the very end, where a `--` would hand them to init.
     by_us = not acpi and cmdline.has_init_arguments(line)
     if by_us:
@@ -80,18 +87,22 @@ def plan_restored(resources: Resources, around: Surroundings, channels: Channels
         monitor_fd=channels.monitor_fd,
         console_fd=channels.console_fd,
         sandbox=around.sandbox,
+        accel=around.accel,
+        reports_boot=around.boot_timer,
     )
     _check_slots(_count_devices(guest), ACPI_SLOTS if acpi else cmdline.MMIO_SLOTS)
     return guest
 
 
-def command_line(resources: Resources, boot: Boot, tsc_khz: int | None, *, acpi: bool) -> str:
+def command_line(resources: Resources, boot: Boot, around: Surroundings, *, acpi: bool) -> str:
     """The guest kernel's whole line, but for what QEMU itself appends."""
     user = boot.config.boot_args if boot.config.boot_args is not None else DEFAULT_BOOT_ARGS
     drive = resources.drives.root
     root = cmdline.Root(bool(drive.is_read_only), drive.partuuid) if drive else None
+    if around.accel is Accel.KVM:
+        return cmdline.build(user, root, None)
     pit_ticks = resources.machine.vcpu_count == 1 and not acpi
-    return cmdline.build(user, root, pit_ticks=pit_ticks, tsc_khz=tsc_khz)
+    return cmdline.build(user, root, cmdline.Emulation(pit_ticks=pit_ticks, tsc_khz=around.tsc_khz))
 
 
 def inherited(guest: Guest, resources: Resources) -> set[int]:
@@ -108,11 +119,9 @@ def _bootable(boot: Boot | None) -> Boot:
     if boot is None:
         raise Fault("Cannot start microvm without kernel configuration.", Area.START)
     if not boot.facts.is_elf:
-        raise Fault(
-            "System configuration error: Cannot load kernel due to invalid memory configuration or invalid kernel "
-            "image: Kernel Loader: failed to load ELF kernel image",
-            Area.START,
-        )
+        raise Fault(f"{_BAD_KERNEL}failed to load ELF kernel image", Area.START)
+    if not boot.facts.starts_by_pvh:
+        raise Fault(f"{_BAD_KERNEL}no PVH entry point, the only one of this engine (CONFIG_PVH)", Area.START)
     return boot
 
 

@@ -7,6 +7,8 @@ from typing import Any
 
 import msgspec
 
+from firkin.engine import boot_timer
+from firkin.engine.accel import Accel
 from firkin.fcapi.limits import RateLimiter, TokenBucket
 
 PROGRAM = "qemu-system-x86_64"
@@ -59,6 +61,8 @@ class Guest:
     monitor_fd: int
     console_fd: int
     sandbox: bool = True
+    accel: Accel = Accel.TCG
+    reports_boot: bool = False  # whether QEMU is to tell of stores to the boot timer's address
 
 
 def qemu_argv(guest: Guest, program: str = PROGRAM) -> list[str]:
@@ -94,15 +98,17 @@ def _machine(guest: Guest) -> list[str]:
     threads = 2 if guest.smt and guest.vcpus > 1 else 1
     return [
         *("-machine", "microvm," + ",".join(f"{name}={value}" for name, value in options.items())),
-        *("-accel", "tcg"),
+        *("-accel", guest.accel),
         # The largest model: programs built for recent processors run, and RDRAND feeds the guest's random pool early.
-        *("-cpu", "max"),
+        *("-cpu", "host" if guest.accel is Accel.KVM else "max"),
         *("-smp", f"cpus={guest.vcpus},sockets=1,cores={guest.vcpus // threads},threads={threads}"),
         *("-m", f"{guest.memory_mib}M"),
         *("-object", _json(memory)),
         *("-global", "virtio-mmio.force-legacy=false"),
         *("-nodefaults", "-no-user-config", "-no-reboot"),
         *("-display", "none"),
+        *("-device", "i8042"),  # reboot=k resets by it, and control-alt-delete comes through it
+        *(boot_timer.ARGUMENTS if guest.reports_boot else ()),
     ]
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from firkin.engine import config_file, exits, machine
+from firkin.engine.accel import Choice
+from firkin.engine.boot_timer import BootTimer
 from firkin.engine.console import Terminal
 from firkin.engine.exits import Fatal, Panic
 from firkin.engine.faults import Fault
@@ -18,11 +20,15 @@ from firkin.fcapi.snapshot import SnapshotLoad
 class Session:
     """Microvm, terminal and guest. `close` leaves no QEMU and no raw terminal behind, whatever happened."""
 
-    def __init__(self, loop: Loop, journal: Journal, *, sandbox: bool) -> None:
+    def __init__(
+        self, loop: Loop, journal: Journal, *, sandbox: bool, accel: Choice = Choice.AUTO, boot_timer: bool = False
+    ) -> None:
         self.vmm = Vmm(journal, self)
         self._loop = loop
         self._journal = journal
         self._sandbox = sandbox
+        self._accel = accel
+        self._times_boot = boot_timer
         self._terminal = Terminal()
         self._machine: machine.Machine | None = None
 
@@ -92,6 +98,8 @@ class Session:
             name=self._journal.instance_id,
             sandbox=self._sandbox,
             on_exit=self._on_exit,
+            accel=self._accel,
+            boot_timer=BootTimer(self._journal.info) if self._times_boot else None,
         )
 
     def _on_exit(self, ended: Ended) -> None:

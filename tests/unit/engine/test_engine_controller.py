@@ -298,9 +298,11 @@ def test_a_failed_start_can_be_mended(api: Api) -> None:
     assert api.fault("PUT", "/actions", {"action_type": "InstanceStart"}) == NOT_AFTER_START
 
 
-def test_there_is_no_keyboard_to_press(api: Api) -> None:
+def test_control_alt_delete_reaches_a_guest_that_runs(api: Api) -> None:
+    assert api.fault("PUT", "/actions", {"action_type": "SendCtrlAltDel"}) == NOT_BEFORE_START
     api.boot()
-    assert "no keyboard" in api.fault("PUT", "/actions", {"action_type": "SendCtrlAltDel"})
+    assert api.call("PUT", "/actions", {"action_type": "SendCtrlAltDel"}) == (204, None)
+    assert api.guest.pressed == 1
     assert api.call("PUT", "/actions", {"action_type": "FlushMetrics"}) == (204, None)
 
 

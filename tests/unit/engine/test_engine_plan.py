@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from kernel_files import bzimage, elf
 
 from firkin.engine.faults import Fault
 from firkin.engine.plan import Channels, Surroundings, inherited, plan_boot, plan_restored
@@ -15,7 +16,7 @@ from firkin.fcapi.drives import Drive
 
 AROUND = Surroundings(name="m", tsc_khz=5, sandbox=True, other_user=True)
 CHANNELS = Channels(monitor_fd=100, console_fd=101, memory_fd=102, memory_shared=True)
-BY_CMDLINE = b"\x7fELF" + bytes(64) + b"virtio_mmio.device\0"
+BY_CMDLINE = elf(by_cmdline=True)
 
 
 @pytest.fixture
@@ -50,10 +51,30 @@ def test_a_kernel_must_be_elf(resources: Resources, tmp_path: Path) -> None:
         plan(resources)
 
 
+def test_a_kernel_must_start_by_pvh(resources: Resources, tmp_path: Path) -> None:
+    boot(resources, tmp_path, elf(notes=b""))
+    with pytest.raises(Fault, match="Kernel Loader: no PVH entry point"):
+        plan(resources)
+
+
+def test_a_bzimage_counts_as_the_kernel_within(resources: Resources, tmp_path: Path) -> None:
+    boot(resources, tmp_path, bzimage(BY_CMDLINE))
+    assert plan(resources).acpi is False
+    boot(resources, tmp_path, bzimage(b"no kernel"))
+    with pytest.raises(Fault, match="failed to load ELF kernel image"):
+        plan(resources)
+
+
+def test_a_folder_is_refused_at_the_start(resources: Resources, tmp_path: Path) -> None:
+    resources.put_boot(BootSource(kernel_image_path=str(tmp_path)))
+    with pytest.raises(Fault, match="failed to load ELF kernel image"):
+        plan(resources)
+
+
 def test_a_kernel_without_the_parameter_needs_acpi(resources: Resources, tmp_path: Path) -> None:
     boot(resources, tmp_path)
     assert plan(resources).acpi is False
-    boot(resources, tmp_path, b"\x7fELF" + bytes(64))
+    boot(resources, tmp_path, elf())
     assert plan(resources).acpi is True
 
 

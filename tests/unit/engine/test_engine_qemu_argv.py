@@ -3,6 +3,7 @@ from __future__ import annotations
 import itertools
 import json
 
+from firkin.engine.accel import Accel
 from firkin.engine.qemu_argv import Disk, Guest, Nic, qemu_argv, throttle_limits
 from firkin.fcapi.limits import RateLimiter, TokenBucket
 
@@ -47,7 +48,7 @@ def test_disks_are_handed_over_as_descriptors_in_order() -> None:
     assert first["file"]["filename"] == "/dev/fdset/1"
     assert (first["read-only"], first["cache"]["no-flush"]) == (True, True)
     assert (second["read-only"], second["cache"]["no-flush"]) == (False, False)
-    assert values(argv, "-device") == ["virtio-blk-device,drive=drive0", "virtio-blk-device,drive=drive1"]
+    assert values(argv, "-device")[1:] == ["virtio-blk-device,drive=drive0", "virtio-blk-device,drive=drive1"]
 
 
 def test_a_limited_disk_goes_through_a_throttle() -> None:
@@ -69,7 +70,7 @@ def test_buckets_become_averages_and_bursts() -> None:
 def test_interfaces_use_inherited_taps() -> None:
     argv = with_(nics=(Nic(fd=30, mac="06:00:00:00:00:01", mtu=1400),))
     assert values(argv, "-netdev") == ["tap,id=net0,fd=30,vhost=off"]
-    assert values(argv, "-device") == ["virtio-net-device,netdev=net0,mac=06:00:00:00:00:01,host_mtu=1400"]
+    assert values(argv, "-device")[1:] == ["virtio-net-device,netdev=net0,mac=06:00:00:00:00:01,host_mtu=1400"]
 
 
 def test_extra_devices_come_after_the_others() -> None:
@@ -88,3 +89,17 @@ def test_without_a_kernel_it_waits_for_a_state() -> None:
     assert values(argv, "-incoming") == ["defer"]
     assert "-S" in argv
     assert "-kernel" not in argv
+
+
+def test_every_guest_has_a_keyboard_controller_which_takes_no_virtio_slot() -> None:
+    assert values(qemu_argv(GUEST), "-device") == ["i8042"]
+
+
+def test_kvm_shows_the_hosts_processor() -> None:
+    argv = with_(accel=Accel.KVM)
+    assert (values(argv, "-accel"), values(argv, "-cpu")) == (["kvm"], ["host"])
+
+
+def test_guest_errors_are_logged_for_the_boot_timer_only() -> None:
+    assert "-d" not in qemu_argv(GUEST)
+    assert values(with_(reports_boot=True), "-d") == ["guest_errors"]

@@ -21,12 +21,11 @@ from firkin.fcapi.network import NetworkInterface
 NOT_INITIALIZED = "MMDS error: The MMDS data store is not initialized."
 
 
-class Api(FakeHypervisor):
+class Api:
     def __init__(self, log: Path) -> None:
-        super().__init__()
         journal = Journal("unit")
         journal.open(str(log))
-        self.vmm = Vmm(journal, self)
+        self.vmm = Vmm(journal, FakeHypervisor())
         self.vmm.mmds_size_limit = 100
         self.log = log
         self._controller = Controller(self.vmm)
