@@ -139,7 +139,7 @@ class Bare:
         self._console = console
         qmp = Qmp(ours, lambda _event: None)
         qmp.negotiate()
-        device_state.load(qmp, self.saved)
+        device_state.load(qmp, self.saved.devices)
         qmp.execute("cont")
         return process, qmp
 

@@ -6,7 +6,7 @@ import contextlib
 import os
 import socket
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from firkin.engine import accel, process, tsc
 from firkin.engine.accel import Accel
@@ -27,6 +27,7 @@ from firkin.errors import EngineError, FirkinError
 from firkin.fcapi.machine import HugePages
 
 _CONSOLE_BUFFER = 1 << 20
+_TSC_TOLERANCE = 0.001
 
 OnExit = Callable[[process.Ended], None]
 
@@ -68,13 +69,25 @@ class Machine:
 
     def load(self, saved: SavedMachine) -> None:
         """Become the machine that was saved; it stays stopped. Raises: EngineError, OSError."""
-        device_state.load(self._qmp, saved)
+        self._compare(saved)
+        device_state.load(self._qmp, saved.devices)
         self.memory.attach(self._child.pid, device_state.memory_address(self._qmp))
         if saved.random_address is None or not self.memory.reseed(saved.random_address):
             self._journal.warn(
                 "The guest's random number generator is not found in its memory: "
                 "until it reseeds itself, it shares its random numbers with others of the same snapshot."
             )
+
+    def _compare(self, saved: SavedMachine) -> None:
+        """Whether this is the machine that can go on. Raises: EngineError."""
+        ours = self.traits
+        if ours.qemu_version != saved.qemu_version:
+            raise EngineError(f"the snapshot was made with QEMU {saved.qemu_version}, and this is {ours.qemu_version}")
+        if ours.accelerator is not saved.accelerator:
+            raise EngineError(f"the snapshot was made with {saved.accelerator}, and this is {ours.accelerator}")
+        if ours.tsc_khz and saved.tsc_khz and abs(ours.tsc_khz / saved.tsc_khz - 1) > _TSC_TOLERANCE:
+            text = f"The guest's TSC ran at {saved.tsc_khz} kHz and here runs at {ours.tsc_khz}: its clock is off."
+            self._journal.warn(text)
 
     def kill(self) -> process.Ended:
         """End QEMU now and reap it; the loop hears nothing more."""
@@ -183,6 +196,8 @@ def restore(launch: Launch, saved: SavedMachine, memory: GuestMemory) -> Machine
     def plan(around: Surroundings, channels: Channels) -> tuple[Guest, set[int]]:
         return plan_restored(launch.resources, around, channels, acpi=saved.acpi), set()
 
+    if launch.accel is accel.Choice.AUTO:
+        launch = replace(launch, accel=accel.Choice(saved.accelerator))
     machine = _start(launch, memory, plan, saved.random_address)
     try:
         machine.load(saved)
@@ -219,7 +234,13 @@ def _start(
         our_console.close()
         raise
     launch.resources.release_files()
-    traits = Traits(acpi=guest.acpi, tsc_khz=around.tsc_khz, qemu_version=qmp.version, random_address=random_address)
+    traits = Traits(
+        acpi=guest.acpi,
+        accelerator=guest.accel,
+        tsc_khz=around.tsc_khz,
+        qemu_version=qmp.version,
+        random_address=random_address,
+    )
     return Machine(launch, child, qmp, Console(launch.loop, our_console), memory, traits)
 
 
