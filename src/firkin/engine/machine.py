@@ -21,7 +21,8 @@ from firkin.engine.qemu_argv import PROGRAM, Guest, qemu_argv
 from firkin.engine.qmp import Message, Qmp, QmpClosed
 from firkin.engine.resources import Resources, VsockDevice
 from firkin.engine.snapshot import device_state, reseed
-from firkin.engine.snapshot.memory import GuestMemory, OwnMemory
+from firkin.engine.snapshot.handover import Handover
+from firkin.engine.snapshot.memory import ForkedMemory, GuestMemory, OwnMemory
 from firkin.engine.snapshot.saved import SavedMachine, Traits
 from firkin.errors import EngineError, FirkinError
 from firkin.fcapi.machine import HugePages
@@ -67,12 +68,12 @@ class Machine:
         """The state of processors and devices of the stopped guest. Raises: EngineError, OSError."""
         return device_state.save(self._qmp)
 
-    def load(self, saved: SavedMachine) -> None:
+    def load(self, saved: SavedMachine, memory: ForkedMemory) -> None:
         """Become the machine that was saved; it stays stopped. Raises: EngineError, OSError."""
         self._compare(saved)
         device_state.load(self._qmp, saved.devices)
-        self.memory.attach(self._child.pid, device_state.memory_address(self._qmp))
-        if saved.random_address is None or not self.memory.reseed(saved.random_address):
+        memory.attach(self._child.pid, device_state.memory_address(self._qmp))
+        if saved.random_address is None or not memory.reseed(saved.random_address):
             self._journal.warn(
                 "The guest's random number generator is not found in its memory: "
                 "until it reseeds itself, it shares its random numbers with others of the same snapshot."
@@ -186,7 +187,7 @@ def boot(launch: Launch) -> Machine:
         raise error if isinstance(error, Fault) else Fault(f"Internal error: {error}", Area.START) from error
 
 
-def restore(launch: Launch, saved: SavedMachine, memory: GuestMemory) -> Machine:
+def restore(launch: Launch, saved: SavedMachine, memory: ForkedMemory) -> Machine:
     """Start the guest of a snapshot on `memory`; it is stopped when this returns.
 
     Raises:
@@ -200,7 +201,7 @@ def restore(launch: Launch, saved: SavedMachine, memory: GuestMemory) -> Machine
         launch = replace(launch, accel=accel.Choice(saved.accelerator))
     machine = _start(launch, memory, plan, saved.random_address)
     try:
-        machine.load(saved)
+        machine.load(saved, memory)
     except (OSError, EngineError) as error:
         raise EngineError(f"{error}: {machine.kill().describe()}") from error
     return machine
@@ -226,7 +227,7 @@ def _start(
     try:
         with their_monitor, their_console:
             guest, made = plan(around, channels)
-            child = _spawn(launch, guest, made)
+            child = _spawn(launch, guest, made, _child_setup(launch, memory))
         qmp = Qmp(our_monitor, lambda event: _log_event(launch.journal, event))
         _negotiate(qmp, child)
     except (OSError, FirkinError):
@@ -244,23 +245,37 @@ def _start(
     return Machine(launch, child, qmp, Console(launch.loop, our_console), memory, traits)
 
 
-def _spawn(launch: Launch, guest: Guest, made: set[int]) -> process.Child:
+def _child_setup(launch: Launch, memory: GuestMemory) -> Callable[[], None]:
+    """What the forked child does to itself before it becomes QEMU."""
+    steps: list[Callable[[], None]] = []
+    if not memory.shared:
+        steps.append(Handover(memory.fd).install)
+    if launch.resources.vsock_device:
+        steps.append(launch.resources.vsock_device.child_setup)
+
+    def take_steps() -> None:
+        for step in steps:
+            step()
+
+    return take_steps
+
+
+def _spawn(launch: Launch, guest: Guest, made: set[int], child_setup: Callable[[], None]) -> process.Child:
     try:
         argv = qemu_argv(guest, process.find(PROGRAM))
         launch.journal.debug("QEMU: " + " ".join(argv))
-        vsock = launch.resources.vsock_device
         child = process.spawn(
             argv,
             inherited(guest, launch.resources),
-            vsock.child_setup if vsock else _nothing,
+            child_setup,
             group=accel.group_of_device() if guest.accel is Accel.KVM else None,
             may_lose_words=guest.reports_boot,
         )
     finally:
         for fd in made:
             os.close(fd)
-    if vsock:
-        _attach(vsock, child)
+    if launch.resources.vsock_device:
+        _attach(launch.resources.vsock_device, child)
     return child
 
 
@@ -283,7 +298,3 @@ def _attach(vsock: VsockDevice, child: process.Child) -> None:
 
 def _log_event(journal: Journal, event: Message) -> None:
     journal.debug(f"QEMU event {event.get('event')}: {event.get('data', {})}")
-
-
-def _nothing() -> None:
-    pass

@@ -14,10 +14,9 @@ import msgspec
 
 from firkin.engine.faults import Area, Fault, os_text
 from firkin.engine.machine import Launch, Machine, restore
-from firkin.engine.privileges import can_become_nobody
 from firkin.engine.snapshot import clock
 from firkin.engine.snapshot import format as state_file
-from firkin.engine.snapshot.memory import ForkedMemory, GuestMemory, OwnMemory
+from firkin.engine.snapshot.memory import ForkedMemory
 from firkin.engine.snapshot.saved import SavedMachine
 from firkin.engine.vmm import Vmm
 from firkin.errors import FirkinError
@@ -33,7 +32,6 @@ _PAST_END = (
     "Failed to restore guest memory: Cannot create mmap region: "
     "The specified file offset and length is greater then file length"  # sic
 )
-_BY_ANYBODY = stat.S_IROTH | stat.S_IWOTH
 _HUGE = "Cannot restore hugetlbfs backed snapshot by mapping the memory file. Please use uffd."
 _DEVICES = "Failed to build microVM from snapshot: Failed to restore devices: Error restoring MMIO devices: "
 # Device, and what a PUT of it says before the reason.
@@ -109,8 +107,8 @@ def override(config: VmConfig, body: SnapshotLoad) -> VmConfig:
     return msgspec.structs.replace(config, network_interfaces=tuple(nics.values()), vsock=vsock, machine_config=machine)
 
 
-def open_memory(backend: MemBackend, saved: SavedMachine) -> GuestMemory:
-    """The memory of a file that is checked to be large enough. Raises: LoadFailed."""
+def open_memory(backend: MemBackend, saved: SavedMachine) -> ForkedMemory:
+    """The memory file, checked to be large enough. Raises: LoadFailed."""
     if backend.backend_type is MemBackendType.UFFD:
         raise LoadFailed(_FROM_UFFD + _uffd_refusal(backend.backend_path))
     if saved.config.machine_config.huge_pages is HugePages.HUGETLBFS_2M:
@@ -122,15 +120,7 @@ def open_memory(backend: MemBackend, saved: SavedMachine) -> GuestMemory:
     if os.fstat(fd).st_size < saved.memory_size:
         os.close(fd)
         raise LoadFailed(_FROM_FILE + _PAST_END)
-    track = saved.config.machine_config.track_dirty_pages
-    if _qemu_may_open(fd):
-        return ForkedMemory(fd, saved.memory_size, track=track)
-    try:
-        return OwnMemory.copied(fd, saved.memory_size, track=track)
-    except OSError as error:
-        raise LoadFailed(f"{_FROM_FILE}Failed to load guest memory: {os_text(error)}") from error
-    finally:
-        os.close(fd)
+    return ForkedMemory(fd, saved.memory_size, track=saved.config.machine_config.track_dirty_pages)
 
 
 def configure(vmm: Vmm, saved: SavedMachine) -> None:
@@ -161,13 +151,6 @@ def at_present(saved: SavedMachine) -> SavedMachine:
     except clock.NoClock as error:
         raise LoadFailed(f"Failed to build microVM from snapshot: {error}") from error
     return msgspec.structs.replace(saved, devices=devices)
-
-
-def _qemu_may_open(fd: int) -> bool:
-    """Whether QEMU, which asks for reading and writing, gets to open the file behind our descriptor."""
-    if can_become_nobody():
-        return os.fstat(fd).st_mode & _BY_ANYBODY == _BY_ANYBODY
-    return os.access(f"/proc/self/fd/{fd}", os.R_OK | os.W_OK)
 
 
 def _open_regular(path: str) -> int:

@@ -1,8 +1,7 @@
 """Guest memory: made by the engine, mapped by QEMU, and stored sparsely.
 
 A cold guest's memory is a memfd that QEMU maps shared. A restored guest's is the snapshot's own file, mapped privately:
-forks share its pages until they write, and what one of them wrote is found in QEMU's page table. Where QEMU cannot be
-given the file, a restored guest has a copy in a memfd.
+forks share its pages until they write, and what one of them wrote is found in QEMU's page table.
 """
 
 from __future__ import annotations
@@ -34,14 +33,6 @@ class GuestMemory(ABC):
         self.fd = fd
         self.size = size
         self._ledger = Ledger(size // PAGE_SIZE) if track else None
-
-    @abstractmethod
-    def attach(self, pid: int, address: int) -> None:
-        """Tell where process `pid` has it mapped. Raises: OSError."""
-
-    @abstractmethod
-    def reseed(self, address: int) -> bool:
-        """Renew the random numbers of the guest's kernel; whether they were there. Raises: OSError."""
 
     @abstractmethod
     def save_all(self, target: int) -> None:
@@ -100,24 +91,6 @@ class OwnMemory(GuestMemory):
             raise
         super().__init__(fd, size, track=track)
 
-    @classmethod
-    def copied(cls, source: int, size: int, *, track: bool) -> OwnMemory:
-        """With the content of a file, whose later fate does not matter. Raises: OSError."""
-        memory = cls(size, huge_pages=False, track=track)
-        try:
-            copy(source, memory.fd, data_extents(source, size))
-        except OSError:
-            memory.close()
-            raise
-        memory._note_all()
-        return memory
-
-    def attach(self, pid: int, address: int) -> None:
-        """Not needed: it is read where it was made."""
-
-    def reseed(self, address: int) -> bool:
-        return reseed.reseed(self.fd, address)
-
     def save_all(self, target: int) -> None:
         copy(self.fd, target, self._extents())
         self._note_all()
@@ -140,11 +113,13 @@ class ForkedMemory(GuestMemory):
         self._memory = self._pagemap = -1
 
     def attach(self, pid: int, address: int) -> None:
+        """Tell where process `pid` has it mapped. Raises: OSError."""
         self._address = address
         self._memory = os.open(f"/proc/{pid}/mem", os.O_RDWR | os.O_CLOEXEC)
         self._pagemap = os.open(f"/proc/{pid}/pagemap", os.O_RDONLY | os.O_CLOEXEC)
 
     def reseed(self, address: int) -> bool:
+        """Renew the random numbers of the guest's kernel; whether they were there. Raises: OSError."""
         return address < self.size and reseed.reseed(self._memory, self._address + address)
 
     def save_all(self, target: int) -> None:

@@ -159,16 +159,3 @@ def test_a_fork_may_be_saved_into_its_own_file(tmp_path: Path) -> None:
     fork.memory.save_changes(fork.memory.fd)
     assert os.pread(fork.memory.fd, SIZE, 0) == fork.mapped[:]
     fork.close()
-
-
-@pytest.mark.parametrize("track", [False, True])
-def test_a_copy_does_not_depend_on_its_file(track: bool, target: int, tmp_path: Path) -> None:
-    source = fresh(tmp_path)
-    os.pwrite(source, page(1), 5 * PAGE)
-    memory = OwnMemory.copied(source, SIZE, track=track)
-    os.ftruncate(source, 0)
-    os.pwrite(memory.fd, page(2), 6 * PAGE)
-    memory.save_changes(target)
-    assert pages_in(target) == ([6] if track else [5, 6])
-    os.close(source)
-    memory.close()
