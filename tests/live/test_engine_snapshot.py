@@ -18,11 +18,14 @@ from snapshot_rig import UDP_PORT, Snapshot, Vm, allocated, boot, build_initrd, 
 
 from firkin.engine.snapshot import reseed
 from firkin.host import netns
+from firkin.manager.context import Context
+from firkin.settings import load
 
 pytestmark = pytest.mark.live
 
 MIB = 1 << 20
 RESTORE = "Load snapshot error: Failed to restore from snapshot: "
+TEST_HOME = os.environ.get("FIRKIN_TEST_HOME", "")
 GUEST_ADDRESS = "10.77.0.2"
 
 
@@ -207,6 +210,29 @@ def test_a_guest_with_several_processors(kernel: str, initrd: Path, tmp_path: Pa
         machine.load(snapshot)
         assert machine.ask("count") == "2"
         assert machine.api.call("GET", "/machine-config")[1]["vcpu_count"] == 2
+
+
+def test_a_guest_that_finds_its_devices_by_acpi(initrd: Path, tmp_path: Path) -> None:
+    snapshot = Snapshot(tmp_path)
+    with vm(tmp_path) as machine:
+        boot(machine, acpi_kernel(), initrd, machine_config={"vcpu_count": 1, "mem_size_mib": 256})
+        machine.ask("count")
+        snapshot.create(machine.api)
+    with vm(tmp_path) as machine:
+        machine.load(snapshot)
+        assert machine.ask("count") == "2"
+
+
+def acpi_kernel() -> str:
+    if not TEST_HOME:
+        pytest.skip("FIRKIN_TEST_HOME names no prepared home")
+    context = Context(load({"FIRKIN_HOME": TEST_HOME}))
+    kernel = context.kernels.get("debian")
+    path = str(context.blobs.path(kernel.digest)) if kernel else ""
+    context.close()
+    if not path:
+        pytest.skip("the prepared home has no kernel debian")
+    return path
 
 
 @pytest.mark.parametrize("realtime", [False, True])
