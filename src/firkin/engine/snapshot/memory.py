@@ -52,6 +52,12 @@ class GuestMemory(ABC):
     def close(self) -> None:
         os.close(self.fd)
 
+    def _note_all(self) -> None:
+        """Count what the guest's memory holds as known to a snapshot."""
+        if self._ledger is not None:
+            for at, data in self._pieces():
+                self._ledger.note(at // PAGE_SIZE, data)
+
     @abstractmethod
     def _extents(self) -> Iterator[Extent]:
         """Where the guest may have written since the memory was made."""
@@ -90,10 +96,7 @@ class OwnMemory(GuestMemory):
 
     def save_all(self, target: int) -> None:
         copy(self.fd, target, self._extents())
-        if self._ledger is not None:
-            for at, data in self._pieces():
-                for _ in self._ledger.changed(at // PAGE_SIZE, data):
-                    pass
+        self._note_all()
 
     def _extents(self) -> Iterator[Extent]:
         return data_extents(self.fd, self.size)
@@ -126,9 +129,7 @@ class ForkedMemory(GuestMemory):
         copy(self.fd, target, data_extents(self.fd, self.size))
         for at, data in self._pieces():
             write_all(target, data, at)
-            if self._ledger is not None:
-                for _ in self._ledger.changed(at // PAGE_SIZE, data):
-                    pass
+        self._note_all()
 
     def close(self) -> None:
         for fd in (self.fd, self._memory, self._pagemap):
