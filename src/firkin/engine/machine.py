@@ -10,12 +10,16 @@ from firkin.engine import process, tsc
 from firkin.engine.console import Console
 from firkin.engine.faults import Area, Fault
 from firkin.engine.journal import Journal
+from firkin.engine.limiter import Bucket
+from firkin.engine.live import Live
 from firkin.engine.loop import READ, Loop
 from firkin.engine.plan import Surroundings, inherited, plan_guest
 from firkin.engine.privileges import can_become_nobody
 from firkin.engine.qemu_argv import PROGRAM, qemu_argv
 from firkin.engine.qmp import Message, Qmp, QmpClosed
 from firkin.engine.resources import Resources, VsockDevice
+from firkin.engine.resources.serial import SerialPort
+from firkin.engine.serial_out import SerialOut
 from firkin.errors import EngineError, FirkinError
 
 _CONSOLE_BUFFER = 1 << 20
@@ -27,8 +31,16 @@ class Machine:
     """A running guest. Made by `start`."""
 
     def __init__(
-        self, loop: Loop, journal: Journal, child: process.Child, qmp: Qmp, console: Console, on_exit: OnExit
+        self,
+        loop: Loop,
+        journal: Journal,
+        child: process.Child,
+        qmp: Qmp,
+        console: Console | SerialOut,
+        live: Live,
+        on_exit: OnExit,
     ) -> None:
+        self.live = live
         self._loop = loop
         self._journal = journal
         self._child = child
@@ -84,6 +96,7 @@ def start(loop: Loop, journal: Journal, resources: Resources, *, name: str, sand
     Raises:
         Fault: it cannot be started; everything is as before, and the configuration can be mended.
     """
+    resources.serial.open()
     our_monitor, their_monitor = socket.socketpair()
     our_console, their_console = socket.socketpair()
     # Each character is a message with an overhead of its own: room for a burst, so that the guest need not wait.
@@ -99,6 +112,8 @@ def start(loop: Loop, journal: Journal, resources: Resources, *, name: str, sand
     qmp = Qmp(our_monitor, lambda event: _log_event(journal, event))
     try:
         qmp.negotiate()
+        live = Live(loop, qmp, resources)
+        live.begin()
     except EngineError as error:
         if not isinstance(error, QmpClosed):
             child.kill()
@@ -107,7 +122,13 @@ def start(loop: Loop, journal: Journal, resources: Resources, *, name: str, sand
         resources.renew_vsock()
         raise Fault(f"Internal error: {child.wait().describe()}", Area.START) from error
     resources.release_files()
-    return Machine(loop, journal, child, qmp, Console(loop, our_console), on_exit)
+    console = _console(loop, our_console, resources.serial)
+    return Machine(loop, journal, child, qmp, console, live, on_exit)
+
+
+def _console(loop: Loop, ours: socket.socket, serial: SerialPort) -> Console | SerialOut:
+    output = serial.take_output()
+    return Console(loop, ours) if output is None else SerialOut(loop, ours, output, Bucket(serial.config.rate_limiter))
 
 
 def _spawn(

@@ -5,15 +5,16 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 
-from firkin.engine import cmdline, kernel
+from firkin.engine import cmdline, io_uring, kernel
 from firkin.engine.faults import Area, Fault
-from firkin.engine.qemu_argv import Disk, Guest, Nic
+from firkin.engine.qemu_argv import Guest, Nic
+from firkin.engine.qemu_disks import Disk
 from firkin.engine.resources import Resources
 from firkin.engine.resources.boot import Boot
 from firkin.engine.resources.drives import OpenDrive
 from firkin.engine.resources.nics import OpenNic
 from firkin.fcapi.boot import DEFAULT_BOOT_ARGS
-from firkin.fcapi.drives import CacheType
+from firkin.fcapi.drives import CacheType, IoEngine
 from firkin.fcapi.machine import HugePages
 
 ACPI_SLOTS = 17  # as many as upstream has interrupts for
@@ -42,6 +43,7 @@ def plan_guest(
     extra = tuple(resources.vsock_device.qemu_args()) if resources.vsock_device else ()
     acpi = not boot.facts.finds_mmio_by_cmdline
     devices = len(resources.drives) + len(resources.nics) + extra.count("-device")
+    devices += (resources.balloon is not None) + (resources.entropy is not None)
     _check_slots(devices, ACPI_SLOTS if acpi else cmdline.MMIO_SLOTS)
     line = command_line(resources, boot, around.tsc_khz, acpi=acpi)
     # QEMU adds the devices at the very end, where a `--` would hand them to init.
@@ -58,9 +60,11 @@ def plan_guest(
         command_line=cmdline.with_mmio_devices(line, devices) if by_us else line,
         acpi=acpi,
         names_mmio_devices=not by_us,
-        disks=tuple(_disk(drive) for drive in resources.drives),
+        balloon=resources.balloon,
+        disks=tuple(plan_disk(drive) for drive in resources.drives),
         nics=tuple(_nic(nic) for nic in resources.nics),
         extra=extra,
+        entropy=resources.entropy,
         monitor_fd=monitor_fd,
         console_fd=console_fd,
         sandbox=around.sandbox,
@@ -123,14 +127,17 @@ def _boot_files(boot: Boot, other_user: bool) -> tuple[int, int | None, set[int]
     return kernel_fd, initrd_fd, made
 
 
-def _disk(drive: OpenDrive) -> Disk:
+def plan_disk(drive: OpenDrive) -> Disk:
     config = drive.config
     return Disk(
         fd=drive.fd,
         read_only=bool(config.is_read_only),
         durable=config.cache_type is CacheType.WRITEBACK,
         is_block_device=drive.is_block_device,
+        size=drive.size,
+        aio="io_uring" if config.io_engine is IoEngine.ASYNC and io_uring.is_allowed() else "threads",
         limiter=config.rate_limiter,
+        is_vhost_user=drive.is_vhost_user,
     )
 
 

@@ -43,6 +43,7 @@ class Session:
             self._machine.kill()
         if self.vmm.resources.vsock_device is not None:
             self.vmm.resources.vsock_device.close()
+        self.vmm.resources.serial.close()
         self._terminal.restore()
 
     def start(self, resources: Resources) -> machine.Machine:
@@ -55,7 +56,8 @@ class Session:
             sandbox=self._sandbox,
             on_exit=self._on_exit,
         )
-        self._terminal.make_raw()
+        if resources.serial.is_terminal:
+            self._terminal.make_raw()
         return self._machine
 
     def _on_exit(self, ended: Ended) -> None:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from firkin.engine.faults import NOT_AFTER_START, NOT_BEFORE_START, Area, Fault, os_text
+from firkin.engine.faults import NO_DEVICE, NOT_AFTER_START, NOT_BEFORE_START, PCI_NOT_ENABLED, Area, Fault, os_text
 from firkin.engine.journal import INFO, Journal, UnknownLevel, parse_level
+from firkin.engine.live import Live
 from firkin.engine.resources import Resources
+from firkin.fcapi.balloon import Balloon
+from firkin.fcapi.cpu import CpuConfig
 from firkin.fcapi.instance import Action, ActionType, InstanceInfo, InstanceState, Vm, VmState
 from firkin.fcapi.logger import Logger
 from firkin.fcapi.version import APP_NAME, VERSION
@@ -15,6 +18,8 @@ from firkin.fcapi.version import APP_NAME, VERSION
 class Running(Protocol):
     """A started guest."""
 
+    @property
+    def live(self) -> Live: ...
     def pause(self) -> None: ...
     def resume(self) -> None: ...
 
@@ -47,6 +52,19 @@ class Vmm:
         if self._guest is None:
             raise Fault(NOT_BEFORE_START)
         return self._guest
+
+    @property
+    def pluggable(self) -> Resources:
+        """The resources, while devices can be added. Raises: Fault, after the start: plugging would need PCI."""
+        if self.started:
+            raise Fault(PCI_NOT_ENABLED)
+        return self.resources
+
+    def balloon(self) -> Balloon:
+        """GET /balloon. Raises: Fault, if there is none; before the start in other words than after it."""
+        if self.resources.balloon is None:
+            raise Fault(NO_DEVICE, Area.VM) if self.started else Fault("No balloon device found.", Area.BALLOON)
+        return self.resources.balloon
 
     def info(self) -> InstanceInfo:
         return InstanceInfo(id=self.journal.instance_id, state=self.state, vmm_version=VERSION, app_name=APP_NAME)
@@ -81,6 +99,13 @@ class Vmm:
         else:
             self.guest.resume()
             self.state = InstanceState.RUNNING
+
+    def set_cpu_template(self, template: CpuConfig | str) -> None:
+        """Take a CPU template, or the path of one, which changes nothing here. Raises: Fault, if it is malformed."""
+        from firkin.engine.resources import cpu
+
+        cpu.check(cpu.read(template) if isinstance(template, str) else template)
+        self.journal.warn("The CPU template has no effect: the guest's processor is QEMU's own.")
 
     def set_logger(self, body: Logger) -> None:
         """Raises: Fault, for an unknown level or a file that cannot be opened."""

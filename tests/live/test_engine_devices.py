@@ -1,0 +1,259 @@
+"""Devices as a guest sees them: drives, balloon, random numbers and the serial port of real guests under TCG."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from engine_rig import Rig, engine, need_kernel
+from shell_guest import Guest, build_initrd, guest
+
+from firkin.host.wait import wait_until
+
+pytestmark = pytest.mark.live
+
+MIB = 1 << 20
+TOLERANCE = 0.15
+
+
+@pytest.fixture(scope="module")
+def initrd(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    need_kernel()
+    return build_initrd(tmp_path_factory.mktemp("shell"))
+
+
+def image(folder: Path, name: str, size: int) -> str:
+    """A file that begins with its name."""
+    path = folder / name
+    path.write_bytes(name.encode())
+    os.truncate(path, size)
+    return str(path)
+
+
+def drive(name: str, path: str, **more: Any) -> dict[str, Any]:
+    return {"drive_id": name, "path_on_host": path, "is_root_device": False, **more}
+
+
+def head(inside: Guest, device: str) -> str:
+    return inside.shell.run(f"head -c 5 /dev/{device}")
+
+
+def sectors(inside: Guest, device: str) -> int:
+    return int(inside.shell.run(f"cat /sys/block/{device}/size"))
+
+
+@pytest.mark.parametrize("read_only", [True, False])
+def test_another_file_shows_its_data_and_size(tmp_path: Path, initrd: Path, read_only: bool) -> None:
+    first, second, third = (
+        image(tmp_path, name, size) for name, size in (("first", MIB), ("secnd", 3 * MIB), ("third", 2 * MIB + 700))
+    )
+    with guest(tmp_path, initrd, drives__a=drive("a", first, is_read_only=read_only)) as inside:
+        assert (head(inside, "vda"), sectors(inside, "vda")) == ("first", 2048)
+        assert inside.shell.run("cat /sys/block/vda/ro") == str(int(read_only))
+        for path, name, size in ((second, "secnd", 6144), (third, "third", 4097), (first, "first", 2048)):
+            assert inside.api.call("PATCH", "/drives/a", {"drive_id": "a", "path_on_host": path}) == (204, None)
+            assert (head(inside, "vda"), sectors(inside, "vda")) == (name, size)
+        assert inside.api.call("GET", "/vm/config")[1]["drives"][0]["path_on_host"] == first
+        assert Path(third).stat().st_size == 2 * MIB + 700
+
+
+def test_a_read_only_drive_refuses_writes_and_a_writable_one_keeps_them(tmp_path: Path, initrd: Path) -> None:
+    fixed, open_ = image(tmp_path, "fixed", MIB), image(tmp_path, "open_", MIB)
+    drives = {
+        "drives__f": drive("f", fixed, is_read_only=True),
+        "drives__o": drive("o", open_, io_engine="Async", cache_type="Writeback"),
+    }
+    with guest(tmp_path, initrd, **drives) as inside:
+        write = "echo other | dd of=/dev/{} bs=512 conv=sync,fsync count=1"
+        assert "failed" in inside.shell.run(f"{write.format('vda')} || echo failed")
+        inside.shell.run(write.format("vdb"))
+        assert Path(open_).read_bytes()[:6] == b"other\n"
+        assert Path(fixed).read_bytes()[:5] == b"fixed"
+
+
+def test_a_root_is_found_by_partuuid(tmp_path: Path, initrd: Path) -> None:
+    with guest(
+        tmp_path,
+        initrd,
+        drives__r=drive(
+            "r", image(tmp_path, "root_", MIB), is_root_device=True, is_read_only=True, partuuid="deadbeef-01"
+        ),
+    ) as inside:
+        assert "root=PARTUUID=deadbeef-01 ro" in inside.shell.run("cat /proc/cmdline")
+
+
+READ = "dd if=/dev/{} of=/dev/null iflag=direct bs={} count={}"
+
+
+def test_bandwidth_keeps_to_its_bucket(tmp_path: Path, initrd: Path) -> None:
+    limiter = {"bandwidth": {"size": 4 * MIB, "refill_time": 1000}}
+    with guest(
+        tmp_path, initrd, drives__a=drive("a", image(tmp_path, "file_", 64 * MIB), rate_limiter=limiter)
+    ) as inside:
+        full = inside.shell.seconds(READ.format("vda", "64k", 64))
+        assert full < 0.5, "the bucket starts full"
+        assert inside.shell.seconds(READ.format("vda", "64k", 128)) == pytest.approx(2, rel=TOLERANCE)
+        assert inside.shell.seconds("dd if=/dev/zero of=/dev/vda oflag=direct bs=64k count=128") == pytest.approx(
+            2, rel=TOLERANCE
+        )
+
+
+def test_limits_change_and_what_is_not_given_stays(tmp_path: Path, initrd: Path) -> None:
+    limiter = {"ops": {"size": 200, "refill_time": 1000}}
+    with guest(
+        tmp_path, initrd, drives__a=drive("a", image(tmp_path, "file_", 64 * MIB), rate_limiter=limiter)
+    ) as inside:
+        inside.shell.run(READ.format("vda", "4k", 200))
+        assert inside.shell.seconds(READ.format("vda", "4k", 400)) == pytest.approx(2, rel=TOLERANCE)
+        patch = {"drive_id": "a", "rate_limiter": {"bandwidth": {"size": 8 * MIB, "refill_time": 1000}}}
+        assert inside.api.call("PATCH", "/drives/a", patch)[0] == 204
+        shown = inside.api.call("GET", "/vm/config")[1]["drives"][0]["rate_limiter"]
+        assert shown["ops"] == {"size": 200, "one_time_burst": None, "refill_time": 1000}
+        assert shown["bandwidth"]["size"] == 8 * MIB
+        inside.shell.run(READ.format("vda", "1M", 8))
+        assert inside.shell.seconds(READ.format("vda", "1M", 16)) == pytest.approx(2, rel=TOLERANCE)
+        off = {"drive_id": "a", "rate_limiter": {kind: {"size": 0, "refill_time": 0} for kind in ("ops", "bandwidth")}}
+        assert inside.api.call("PATCH", "/drives/a", off)[0] == 204
+        assert inside.shell.seconds(READ.format("vda", "4k", 2000)) < 2
+
+
+def test_a_one_time_burst_comes_first_and_once(tmp_path: Path, initrd: Path) -> None:
+    limiter = {"bandwidth": {"size": 4 * MIB, "refill_time": 1000, "one_time_burst": 16 * MIB}}
+    with guest(
+        tmp_path, initrd, drives__a=drive("a", image(tmp_path, "file_", 64 * MIB), rate_limiter=limiter)
+    ) as inside:
+        assert inside.shell.seconds(READ.format("vda", "1M", 16)) < 0.5
+        time.sleep(0.5)  # the engine has looked
+        assert inside.shell.seconds(READ.format("vda", "1M", 4)) < 0.5
+        assert inside.shell.seconds(READ.format("vda", "1M", 8)) == pytest.approx(2, rel=TOLERANCE)
+        time.sleep(2)
+        assert inside.shell.seconds(READ.format("vda", "1M", 12)) == pytest.approx(2, rel=TOLERANCE)
+
+
+@contextmanager
+def backend(folder: Path, path: str) -> Iterator[str]:
+    """A process that serves `path` as a vhost-user drive; its socket."""
+    socket = folder / "vhost.sock"
+    export = f"type=vhost-user-blk,id=e,addr.type=unix,addr.path={socket},node-name=file,writable=on"
+    command = ["qemu-storage-daemon", "--blockdev", f"driver=file,node-name=file,filename={path}", "--export", export]
+    process = subprocess.Popen(command)
+    try:
+        assert wait_until(socket.exists, timeout_s=10)
+        yield str(socket)
+    finally:
+        process.kill()
+        process.wait(10)
+
+
+def test_a_drive_served_by_another_process(tmp_path: Path, initrd: Path) -> None:
+    path = image(tmp_path, "vhost", 2 * MIB)
+    with backend(tmp_path, path) as socket:
+        body = {"drive_id": "v", "is_root_device": False, "socket": socket}
+        with guest(tmp_path, initrd, drives__v=body) as inside:
+            assert (head(inside, "vda"), sectors(inside, "vda")) == ("vhost", 4096)
+            inside.shell.run("echo other | dd of=/dev/vda bs=512 conv=sync,fsync count=1")
+            assert Path(path).read_bytes()[:6] == b"other\n"
+            refused = inside.api.fault("PATCH", "/drives/v", {"drive_id": "v", "path_on_host": path})
+            assert "Block: Running method expected different backend." in refused
+            assert inside.api.call("PATCH", "/drives/v", {"drive_id": "v"}) == (204, None)
+            for state in ("Paused", "Resumed"):
+                assert inside.api.call("PATCH", "/vm", {"state": state})[0] == 204
+            assert head(inside, "vda") == "other"
+
+
+def memory_mib(inside: Guest, what: str = "MemFree") -> int:
+    return int(inside.shell.run(f"grep {what}: /proc/meminfo").split()[1]) // 1024
+
+
+def test_the_balloon_takes_memory_and_gives_it_back(tmp_path: Path, initrd: Path) -> None:
+    config = {"amount_mib": 20, "deflate_on_oom": True, "stats_polling_interval_s": 1}
+    with guest(tmp_path, initrd, balloon=config) as inside:
+
+        def actual_mib() -> int:
+            return int(inside.api.call("GET", "/balloon/statistics")[1]["actual_mib"])
+
+        assert wait_until(lambda: actual_mib() == 20, timeout_s=20)
+        before = memory_mib(inside)
+        assert inside.api.call("PATCH", "/balloon", {"amount_mib": 50}) == (204, None)
+        assert wait_until(lambda: actual_mib() == 50, timeout_s=20)
+        assert before - memory_mib(inside) == pytest.approx(30, abs=4)
+        assert inside.api.call("GET", "/balloon")[1]["amount_mib"] == 50
+        assert inside.api.call("PATCH", "/balloon", {"amount_mib": 0}) == (204, None)
+        assert wait_until(lambda: actual_mib() == 0, timeout_s=20)
+        assert memory_mib(inside) - before == pytest.approx(20, abs=4)
+        too_much = inside.api.fault("PATCH", "/balloon", {"amount_mib": 129})
+        assert too_much == "Balloon update error: Balloon: Requested memory should be less than 128MiB"
+
+
+def test_a_guest_tells_of_its_memory(tmp_path: Path, initrd: Path) -> None:
+    config = {"amount_mib": 8, "deflate_on_oom": False, "stats_polling_interval_s": 1}
+    with guest(tmp_path, initrd, balloon=config) as inside:
+
+        def statistics() -> dict[str, int]:
+            return dict(inside.api.call("GET", "/balloon/statistics")[1])
+
+        assert wait_until(lambda: "total_memory" in statistics(), timeout_s=20)
+        told = statistics()
+        assert (told["target_pages"], told["target_mib"]) == (2048, 8)
+        assert told["total_memory"] // MIB == pytest.approx(memory_mib(inside, "MemTotal"), abs=9)
+        assert {"swap_in", "swap_out", "major_faults", "minor_faults", "free_memory", "available_memory"} <= set(told)
+        assert inside.api.call("PATCH", "/balloon/statistics", {"stats_polling_interval_s": 2})[0] == 204
+        assert inside.api.call("GET", "/balloon")[1]["stats_polling_interval_s"] == 2
+        refused = inside.api.fault("PATCH", "/balloon/statistics", {"stats_polling_interval_s": 0})
+        assert "Statistics cannot be enabled/disabled after activation." in refused
+
+
+def shared_memory(inside: Guest) -> int:
+    """Bytes of guest memory that the host holds."""
+    return sum(
+        (Path(f"/proc/{inside.vmm.qemu()}/fd") / name).stat().st_blocks * 512
+        for name in os.listdir(f"/proc/{inside.vmm.qemu()}/fd")
+        if "memory-backend-memfd" in os.readlink(f"/proc/{inside.vmm.qemu()}/fd/{name}")
+    )
+
+
+def test_reported_free_pages_go_back_to_the_host(tmp_path: Path, initrd: Path) -> None:
+    config = {"amount_mib": 0, "deflate_on_oom": False, "free_page_reporting": True}
+    with guest(tmp_path, initrd, balloon=config) as inside:
+        inside.shell.run("mkdir -p /tmp; mount -t tmpfs none /tmp; dd if=/dev/urandom of=/tmp/big bs=1M count=50")
+        used = shared_memory(inside)
+        inside.shell.run("rm /tmp/big")
+        assert wait_until(lambda: used - shared_memory(inside) > 40 * MIB, timeout_s=30)
+
+
+def test_random_numbers_keep_to_their_limit(tmp_path: Path, initrd: Path) -> None:
+    limiter = {"bandwidth": {"size": 20000, "refill_time": 500}}
+    with guest(tmp_path, initrd, entropy={"rate_limiter": limiter}) as inside:
+        assert inside.shell.run("cat /sys/class/misc/hw_random/rng_current") == "virtio_rng.0"
+        read = "dd if=/dev/hwrng of=/tmp/random bs=64 count={}"
+        inside.shell.run("mkdir -p /tmp; " + read.format(1250))
+        assert inside.shell.seconds(read.format(1250)) == pytest.approx(2, rel=TOLERANCE)
+        assert inside.shell.run("sort -u /tmp/random | wc -c") != "0"
+
+
+def test_the_serial_port_goes_to_a_file(tmp_path: Path, initrd: Path) -> None:
+    out = tmp_path / "serial"
+    rig = Rig(tmp_path, need_kernel(), initrd)
+    with engine("--api-sock", tmp_path / "api.sock") as vmm:
+        from engine_rig import Api
+
+        api = Api(tmp_path / "api.sock")
+        api.put(
+            "/boot-source", kernel_image_path=rig.kernel, initrd_path=str(initrd), boot_args="console=ttyS0 reboot=t"
+        )
+        api.put("/serial", serial_out_path=str(out))
+        api.put("/actions", action_type="InstanceStart")
+        assert wait_until(lambda: out.exists() and b"READY" in out.read_bytes(), timeout_s=60)
+        assert b"Linux version" in out.read_bytes()
+        vmm.type("echo never")
+        time.sleep(0.5)
+        assert b"READY" not in vmm.output
+        assert b"never" not in out.read_bytes()
+        api.close()
