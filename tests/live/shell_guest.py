@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -49,7 +49,7 @@ class Shell:
         self._count += 1
         begin, end = f"<{self._count}>", f"</{self._count}>"
         self._vmm.output = b""
-        self._vmm.type(f"echo '{begin}'; {{ {command}; }} 2>&1; status=$?; echo; echo $status'{end}'")
+        self._vmm.type(f"echo '{begin}'; {{ {command}\n}} 2>&1; status=$?; echo; echo $status'{end}'")
         output = self._vmm.expect(end).replace("\r", "")
         said, status = output.partition(f"{begin}\n")[2].partition(end)[0].rsplit("\n", 1)
         assert status == "0", f"{command}: {output}"
@@ -73,14 +73,14 @@ class Guest:
 
 
 @contextmanager
-def guest(folder: Path, initrd: Path, boot_args: str = BOOT_ARGS, **resources: dict[str, Any]) -> Iterator[Guest]:
-    """Boot over the API: each of `resources` is a path's parts joined by two underscores, and its body."""
+def guest(folder: Path, initrd: Path, resources: Mapping[str, Mapping[str, Any]]) -> Iterator[Guest]:
+    """Boot over the API: `resources` are paths and their bodies."""
     socket = folder / "api.sock"
     with engine("--api-sock", socket) as vmm:
         api = Api(socket)
-        api.put("/boot-source", kernel_image_path=need_kernel(), initrd_path=str(initrd), boot_args=boot_args)
+        api.put("/boot-source", kernel_image_path=need_kernel(), initrd_path=str(initrd), boot_args=BOOT_ARGS)
         for name, body in resources.items():
-            api.put("/" + name.replace("__", "/"), **body)
+            api.put(f"/{name}", **body)
         api.put("/actions", action_type="InstanceStart")
         try:
             yield Guest(vmm, api)

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from fake_guest import FakeGuest
 
 from firkin.engine.controller import Controller
 from firkin.engine.faults import NOT_AFTER_START, NOT_BEFORE_START, Fault
@@ -13,17 +14,6 @@ from firkin.engine.journal import Journal
 from firkin.engine.resources import Resources
 from firkin.engine.vmm import Vmm
 from firkin.fcapi.routes import ROUTES, Phase, Route
-
-
-class FakeGuest:
-    def __init__(self) -> None:
-        self.paused = False
-
-    def pause(self) -> None:
-        self.paused = True
-
-    def resume(self) -> None:
-        self.paused = False
 
 
 class Api:
@@ -39,6 +29,7 @@ class Api:
     def start(self, resources: Resources) -> FakeGuest:
         if self.fails:
             raise Fault(self.fails)
+        self.guest = FakeGuest(resources)
         return self.guest
 
     def raw(self, method: str, path: str, body: bytes | None = None) -> Response:
