@@ -281,7 +281,7 @@ def test_random_numbers_keep_to_their_limit(tmp_path: Path, initrd: Path) -> Non
         read = "dd if=/dev/hwrng of=/tmp/random bs=64 count={}"
         inside.shell.run("mkdir -p /tmp; " + read.format(1250))
         assert inside.shell.seconds(read.format(1250)) == pytest.approx(2, rel=TOLERANCE)
-        assert int(inside.shell.run("tr -d \"\\\\000\" </tmp/random | wc -c")) > 79000
+        assert int(inside.shell.run('tr -d "\\\\000" </tmp/random | wc -c')) > 79000
 
 
 @contextmanager

@@ -37,9 +37,8 @@ def boot(vmm: Vmm, text: bytes) -> None:
 
 def _configure(vmm: Vmm, config: VmConfig) -> None:
     resources = vmm.resources
-    for name in ("metrics", "mmds_config"):
-        if getattr(config, name):
-            raise Fault(f"{name.replace('_', '-')}: not supported by this engine")
+    if config.metrics:
+        raise Fault("metrics: not supported by this engine")
     _put(vmm.set_logger, config.logger)
     _put(resources.put_machine, config.machine_config)
     if config.cpu_config is not None:
@@ -49,6 +48,7 @@ def _configure(vmm: Vmm, config: VmConfig) -> None:
     _put(resources.nics.put, *config.network_interfaces)
     _put(resources.put_vsock, config.vsock)
     _put(resources.put_balloon, config.balloon)
+    _put(vmm.put_mmds_config, config.mmds_config)
     _put(resources.put_entropy, config.entropy)
     _put(resources.put_pmem, *config.pmem)
     _put(resources.put_memory_hotplug, config.memory_hotplug)

@@ -15,9 +15,7 @@ from firkin.engine.server import ApiServer
 _WITHOUT_EFFECT = {
     "boot-timer": "the boot timer device does not exist here",
     "enable-pci": "devices stay on virtio-mmio",
-    "metadata": "there is no metadata service",
     "metrics-path": "no metrics are written",
-    "mmds-size-limit": "there is no metadata service",
     "seccomp-filter": "QEMU's own filter is used",
 }
 
@@ -41,12 +39,17 @@ def run(arguments: args.Arguments, journal: Journal) -> int:
         from firkin.engine.controller import Controller
         from firkin.engine.session import Session
 
+        payload_limit = _number(arguments, "http-api-max-payload-size")
         session = Session(loop, journal, sandbox="no-seccomp" not in arguments.flags)
         undo.callback(session.close)
+        limited = arguments.get("mmds-size-limit") is not None
+        session.vmm.mmds_size_limit = _number(arguments, "mmds-size-limit") if limited else payload_limit
+        if (path := arguments.get("metadata")) is not None:
+            session.add_metadata(_read(path, "mmds content"))
         if (path := arguments.get("config-file")) is not None:
-            session.boot(_read_config(path), with_api=server is not None)
+            session.boot(_read(path, "configuration"), with_api=server is not None)
         if server is not None:
-            server.serve(Controller(session.vmm).answer, _number(arguments, "http-api-max-payload-size"))
+            server.serve(Controller(session.vmm).answer, payload_limit)
             journal.info("API server started.", thread=API)
         return loop.run()
 
@@ -61,12 +64,12 @@ def _listen(loop: Loop, path: str, journal: Journal) -> ApiServer:
     return server
 
 
-def _read_config(path: str) -> bytes:
+def _read(path: str, what: str) -> bytes:
     try:
         with open(path, "rb") as file:  # noqa: PTH123 - pathlib costs start-up time
             return file.read()
     except OSError as error:
-        raise Panic(f"Unable to open or read from the configuration file: {os.strerror(error.errno or 0)}") from error
+        raise Panic(f"Unable to open or read from the {what} file: {os.strerror(error.errno or 0)}") from error
 
 
 def _number(arguments: args.Arguments, name: str) -> int:

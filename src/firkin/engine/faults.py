@@ -55,6 +55,8 @@ BODY_IN_GET = "GET request cannot have a body."
 EMPTY_BODY = {"PUT": "Empty PUT request.", "PATCH": "Empty PATCH request.", "DELETE": "Empty Delete request."}
 EMPTY_ID = "The ID cannot be empty."
 BAD_ID = "API Resource IDs can only contain alphanumeric characters and underscores."
+MMDS_NOT_INITIALIZED = "The MMDS data store is not initialized."
+MMDS_TOO_LARGE = "The MMDS patch request doesn't fit."  # of a PUT as well
 ID_MISMATCH = "The id from the path does not match the id from the body!"
 BAD_VCPUS = (
     "The number of vCPUs must be greater than 0, less than 32 and must be 1 or an even number if SMT is enabled."

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from firkin.engine import config_file, exits, machine
 from firkin.engine.console import Terminal
-from firkin.engine.exits import Fatal
+from firkin.engine.exits import Fatal, Panic
+from firkin.engine.faults import Fault
 from firkin.engine.journal import Journal
 from firkin.engine.loop import Loop
 from firkin.engine.process import Ended
 from firkin.engine.resources import Resources
 from firkin.engine.vmm import Vmm
+from firkin.fcapi import codec
 
 
 class Session:
@@ -36,6 +38,23 @@ class Session:
             text = f"{kind} error: Failed to build MicroVM from Json: {error}"
             raise Fatal(text, debug=f"{kind}(BuildMicroVMFromJson)") from error
         self._journal.info("Successfully started microvm that was configured from one single json")
+
+    def add_metadata(self, text: bytes) -> None:
+        """Fill the metadata store from a file's content.
+
+        Raises:
+            Panic: it is no JSON.
+            Fatal: it is too large.
+        """
+        from firkin.engine.mmds import document
+
+        try:
+            self.vmm.metadata().store.put(document.parse(text))
+        except codec.Malformed as error:
+            raise Panic(f"MMDS error: metadata provided not valid json: {error}") from error
+        except Fault as error:
+            raise Fatal(error.in_file, debug="MmdsLimitExceeded(DataStoreLimitExceeded)") from error
+        self._journal.info("Successfully added metadata to mmds from file")
 
     def close(self) -> None:
         """End the guest if it still runs, and give everything back."""

@@ -2,9 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from firkin.engine.faults import NO_DEVICE, NOT_AFTER_START, NOT_BEFORE_START, PCI_NOT_ENABLED, Area, Fault, os_text
+from firkin.engine.args import DEFAULT_PAYLOAD_LIMIT
+from firkin.engine.faults import (
+    MMDS_NOT_INITIALIZED,
+    NO_DEVICE,
+    NOT_AFTER_START,
+    NOT_BEFORE_START,
+    PCI_NOT_ENABLED,
+    Area,
+    Fault,
+    os_text,
+)
 from firkin.engine.journal import INFO, Journal, UnknownLevel, parse_level
 from firkin.engine.live import Live
 from firkin.engine.resources import Resources
@@ -12,7 +22,11 @@ from firkin.fcapi.balloon import Balloon
 from firkin.fcapi.cpu import CpuConfig
 from firkin.fcapi.instance import Action, ActionType, InstanceInfo, InstanceState, Vm, VmState
 from firkin.fcapi.logger import Logger
+from firkin.fcapi.mmds import MmdsConfig
 from firkin.fcapi.version import APP_NAME, VERSION
+
+if TYPE_CHECKING:
+    from firkin.engine.mmds.service import Mmds
 
 
 class Running(Protocol):
@@ -38,6 +52,7 @@ class Vmm:
         self.resources = Resources()
         self.state = InstanceState.NOT_STARTED
         self.journal = journal
+        self.mmds_size_limit = DEFAULT_PAYLOAD_LIMIT
         self.boot_specific = False  # something was configured that a snapshot would bring itself
         self._hypervisor = hypervisor
         self._guest: Running | None = None
@@ -79,6 +94,23 @@ class Vmm:
             raise Fault(NOT_AFTER_START)
         self._guest = self._hypervisor.start(self.resources)
         self.state = InstanceState.RUNNING
+
+    def metadata(self) -> Mmds:
+        """The metadata service; the first who asks before the start makes it. Raises: Fault, when nobody did."""
+        if self.resources.mmds is None:
+            if self.started:
+                raise Fault(MMDS_NOT_INITIALIZED, Area.MMDS)
+            from firkin.engine.mmds.service import Mmds
+
+            self.resources.mmds = Mmds(self.journal.instance_id, self.mmds_size_limit)
+        return self.resources.mmds
+
+    def put_mmds_config(self, body: MmdsConfig) -> None:
+        """Raises: Fault, for an address or an interface that cannot be."""
+        from firkin.engine.mmds.config import checked
+
+        config = checked(body, [nic.config.iface_id for nic in self.resources.nics])
+        self.metadata().config = config
 
     def act(self, body: Action) -> None:
         """PUT /actions. Raises: Fault."""

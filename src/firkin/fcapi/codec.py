@@ -32,6 +32,8 @@ def decode(body: bytes, kind: type[T]) -> T:
         return msgspec.json.decode(body, type=kind)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise Malformed(_serde_text(str(error), body, kind)) from error
+    except RecursionError as error:
+        raise Malformed("recursion limit exceeded at line 1 column 128") from error
 
 
 def _serde_text(text: str, body: bytes, kind: type) -> str:

@@ -20,6 +20,6 @@ class MmdsConfig(Wire, frozen=True, kw_only=True):
     """PUT /mmds/config. `network_interfaces` are the ids of those that the service answers on."""
 
     version: MmdsVersion = MmdsVersion.V1
+    imds_compat: bool = False
     network_interfaces: tuple[str, ...]
     ipv4_address: str | None = None
-    imds_compat: bool = False

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
@@ -23,6 +23,9 @@ from firkin.fcapi.hotplug import MemoryHotplug
 from firkin.fcapi.machine import DEFAULT_MACHINE, MachineConfiguration, MachineConfigurationPatch
 from firkin.fcapi.pmem import Pmem
 from firkin.fcapi.vsock import Vsock
+
+if TYPE_CHECKING:
+    from firkin.engine.mmds.service import Mmds
 
 
 class VsockDevice(Protocol):
@@ -52,6 +55,7 @@ class Resources:
         self.serial = SerialPort()
         self.vsock: Vsock | None = None
         self.vsock_device: VsockDevice | None = None
+        self.mmds: Mmds | None = None
 
     def put_machine(self, config: MachineConfiguration) -> None:
         """Raises: Fault, for impossible numbers."""
@@ -123,6 +127,7 @@ class Resources:
             machine_config=self.machine,
             network_interfaces=tuple(nic.config for nic in self.nics),
             vsock=self.vsock,
+            mmds_config=self.mmds.described_config() if self.mmds else None,
             entropy=self.entropy,
         )
 
