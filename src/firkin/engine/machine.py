@@ -120,7 +120,7 @@ def start(loop: Loop, journal: Journal, resources: Resources, *, name: str, sand
         our_monitor.close()
         our_console.close()
         resources.renew_vsock()
-        raise Fault(f"Internal error: {child.wait().describe()}", Area.START) from error
+        raise Fault(f"Internal error: {error}: {child.wait().describe()}", Area.START) from error
     resources.release_files()
     console = _console(loop, our_console, resources.serial)
     return Machine(loop, journal, child, qmp, console, live, on_exit)

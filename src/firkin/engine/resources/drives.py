@@ -66,11 +66,13 @@ class Drives:
             raise Fault("A root block device already exists!", Area.DRIVE)
         drive = _open(config)
         if place is None:
-            self._drives.append(drive)
-        else:
-            os.close(self[place].fd)
-            self._drives[place] = drive
-        self._drives.sort(key=lambda each: not each.config.is_root_device)  # stable
+            self._drives.insert(0 if config.is_root_device else len(self), drive)
+            return
+        os.close(self[place].fd)
+        self._drives[place] = drive
+        if config.is_root_device:
+            # As upstream: the two change places.
+            self._drives[0], self._drives[place] = self._drives[place], self._drives[0]
 
     def replace(self, place: int, drive: OpenDrive) -> None:
         """The running guest has this one now."""
