@@ -216,7 +216,8 @@ class Api:
         return str(reply["fault_message"])
 
     def put(self, path: str, **body: Any) -> None:
-        assert self.call("PUT", path, body) == (204, None)
+        answer = self.call("PUT", path, body)
+        assert answer == (204, None), answer
 
     def _receive(self) -> bytes:
         data = self._socket.recv(65536)

@@ -23,6 +23,12 @@ def _refuse(text: str, area: Area = Area.NONE) -> Handler:
     return refuse
 
 
+def _create_snapshot(vmm: Vmm, call: Call) -> None:
+    from firkin.engine.snapshot.create import create
+
+    create(vmm, call.body)
+
+
 CALLS: Mapping[tuple[str, str], Handler] = {
     ("GET", "/"): lambda vmm, _: vmm.info(),
     ("GET", "/version"): lambda _vmm, _: FirecrackerVersion(firecracker_version=VERSION),
@@ -61,5 +67,7 @@ CALLS: Mapping[tuple[str, str], Handler] = {
     ("PUT", "/mmds"): lambda vmm, call: vmm.metadata().put(call.body),
     ("PATCH", "/mmds"): lambda vmm, call: vmm.metadata().patch(call.body),
     ("PUT", "/mmds/config"): lambda vmm, call: vmm.put_mmds_config(call.body),
+    ("PUT", "/snapshot/create"): _create_snapshot,
+    ("PUT", "/snapshot/load"): lambda vmm, call: vmm.load(call.body),
     ("PUT", "/logger"): lambda vmm, call: vmm.set_logger(call.body),
 }

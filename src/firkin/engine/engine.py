@@ -13,7 +13,6 @@ from firkin.engine.server import ApiServer
 
 # Accepted so that a command line written for Firecracker works; each is said in the log to have no effect.
 _WITHOUT_EFFECT = {
-    "boot-timer": "the boot timer device does not exist here",
     "enable-pci": "devices stay on virtio-mmio",
     "metrics-path": "no metrics are written",
     "seccomp-filter": "QEMU's own filter is used",
@@ -40,7 +39,12 @@ def run(arguments: args.Arguments, journal: Journal) -> int:
         from firkin.engine.session import Session
 
         payload_limit = _number(arguments, "http-api-max-payload-size")
-        session = Session(loop, journal, sandbox="no-seccomp" not in arguments.flags)
+        session = Session(
+            loop,
+            journal,
+            sandbox="no-seccomp" not in arguments.flags,
+            boot_timer="boot-timer" in arguments.flags,
+        )
         undo.callback(session.close)
         limited = arguments.get("mmds-size-limit") is not None
         session.vmm.mmds_size_limit = _number(arguments, "mmds-size-limit") if limited else payload_limit

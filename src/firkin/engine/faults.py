@@ -40,6 +40,7 @@ class Fault(EngineError):
 
     def __init__(self, text: str, area: Area = Area.NONE) -> None:
         super().__init__(area.value[0] + text)
+        self.reason = text
         self.in_file = area.value[1] + text
 
 

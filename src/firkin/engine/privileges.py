@@ -33,7 +33,8 @@ def can_become_nobody() -> bool:
 class Privileges:
     """Everything prepared in the parent, so that the forked child only makes system calls."""
 
-    def __init__(self) -> None:
+    def __init__(self, group: int | None = None) -> None:
+        self._group = NOBODY if group is None else group
         self.drops_root = can_become_nobody()
         self._parent = os.getpid()
         self._libc = ctypes.CDLL(None, use_errno=True)
@@ -50,7 +51,7 @@ class Privileges:
         self._empty_bounding_set()
         if self.drops_root:
             os.setgroups([])
-            os.setresgid(NOBODY, NOBODY, NOBODY)
+            os.setresgid(self._group, self._group, self._group)
             os.setresuid(NOBODY, NOBODY, NOBODY)
         self._check(self._libc.capset(self._header, self._empty), "capset")
         self._prctl(_PR_SET_NO_NEW_PRIVS, 1)

@@ -36,14 +36,14 @@ class Child:
         self.stderr = stderr
         self._tail = b""
 
-    def read_stderr(self) -> bool:
-        """Keep the end of what QEMU says; False when it has closed its side."""
+    def read_stderr(self) -> bytes | None:
+        """What QEMU says, of which the end is kept: nothing when it has closed its side, None when it is silent."""
         try:
             data = os.read(self.stderr, _TAIL_SIZE)
         except BlockingIOError:
-            return True
+            return None
         self._tail = (self._tail + data)[-_TAIL_SIZE:]
-        return bool(data)
+        return data
 
     def kill(self) -> None:
         """End it now; `wait` still has to be called."""
@@ -72,14 +72,23 @@ def find(program: str) -> str:
     raise ProgramMissing(program, package="qemu-system-x86")
 
 
-def spawn(argv: list[str], inherit: Collection[int], child_setup: Callable[[], None]) -> Child:
+def spawn(
+    argv: list[str],
+    inherit: Collection[int],
+    child_setup: Callable[[], None],
+    *,
+    group: int | None = None,
+    may_lose_words: bool = False,
+) -> Child:
     """Fork and exec `argv`, which gets the descriptors in `inherit` and no others but a stderr of ours.
+
+    It is put into `group` where it gives up being root. With `may_lose_words` it never waits for us to read its stderr.
 
     Returns at once: the child may still be in `child_setup`, or fail to exec (then it exits with 127).
     """
-    privileges = Privileges()
+    privileges = Privileges(group)
     stderr, theirs = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
-    os.set_blocking(theirs, True)
+    os.set_blocking(theirs, not may_lose_words)
     pid = os.fork()
     if pid == 0:
         _become(argv, inherit, theirs, privileges, child_setup)

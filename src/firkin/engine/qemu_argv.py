@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
-from firkin.engine import throttle
+import msgspec
+
+from firkin.engine import boot_timer, throttle
+from firkin.engine.accel import Accel
 from firkin.engine.qemu_disks import Disk, disk_argv
 from firkin.fcapi.balloon import Balloon
 from firkin.fcapi.entropy import Entropy
@@ -12,6 +16,8 @@ from firkin.fcapi.entropy import Entropy
 PROGRAM = "qemu-system-x86_64"
 SANDBOX = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"
 BALLOON = "balloon"  # the device's id
+# A snapshot's stream has device states only, without the configuration that a migration starts with.
+_INCOMING = ["-S", "-incoming", "defer", "-global", "migration.send-configuration=off"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,16 +31,20 @@ class Nic:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Guest:
-    """The whole machine. Devices come in upstream's order: balloon, disks, interfaces, `extra` arguments, entropy."""
+    """The whole machine. Devices come in upstream's order: balloon, disks, interfaces, `extra` arguments, entropy.
+
+    Without a kernel it waits, stopped, for the device state of a snapshot.
+    """
 
     name: str
     vcpus: int = 1
     smt: bool = False
     memory_mib: int = 128
-    huge_pages: bool = False
-    kernel_fd: int
+    memory_fd: int
+    memory_shared: bool = True  # else QEMU writes to a private copy
+    kernel_fd: int | None = None
     initrd_fd: int | None = None
-    command_line: str
+    command_line: str = ""
     acpi: bool
     names_mmio_devices: bool = True  # whether QEMU appends the devices' positions to the command line
     balloon: Balloon | None = None
@@ -45,11 +55,14 @@ class Guest:
     monitor_fd: int
     console_fd: int
     sandbox: bool = True
+    accel: Accel = Accel.TCG
+    reports_boot: bool = False  # whether QEMU is to tell of stores to the boot timer's address
 
 
 def qemu_argv(guest: Guest, program: str = PROGRAM) -> list[str]:
-    """QEMU's argv for a cold boot."""
-    argv = [program, "-name", guest.name, *_machine(guest), *_kernel(guest), *_channels(guest)]
+    """QEMU's argv."""
+    start = _INCOMING if guest.kernel_fd is None else _kernel(guest)
+    argv = [program, "-name", guest.name, *_machine(guest), *start, *_channels(guest)]
     argv += _balloon(guest.balloon)
     for number, disk in enumerate(guest.disks):
         argv += disk_argv(number, disk)
@@ -67,23 +80,30 @@ def _machine(guest: Guest) -> list[str]:
         "pic": "on",
         "rtc": "on",
         "isa-serial": "on",
+        "suppress-vmdesc": "on",  # nor with the description that it ends with
         "memory-backend": "memory",
     }
-    memory = f"memory-backend-memfd,id=memory,size={guest.memory_mib}M,share=on"
-    if guest.huge_pages:
-        memory += ",hugetlb=on,hugetlbsize=2M"
+    memory = {
+        "qom-type": "memory-backend-file",
+        "id": "memory",
+        "size": guest.memory_mib << 20,
+        "mem-path": f"/proc/self/fd/{guest.memory_fd}",
+        "share": guest.memory_shared,
+    }
     threads = 2 if guest.smt and guest.vcpus > 1 else 1
     return [
         *("-machine", "microvm," + ",".join(f"{name}={value}" for name, value in options.items())),
-        *("-accel", "tcg"),
+        *("-accel", guest.accel),
         # The largest model: programs built for recent processors run, and RDRAND feeds the guest's random pool early.
-        *("-cpu", "max"),
+        *("-cpu", "host" if guest.accel is Accel.KVM else "max"),
         *("-smp", f"cpus={guest.vcpus},sockets=1,cores={guest.vcpus // threads},threads={threads}"),
         *("-m", f"{guest.memory_mib}M"),
-        *("-object", memory),
+        *("-object", _json(memory)),
         *("-global", "virtio-mmio.force-legacy=false"),
         *("-nodefaults", "-no-user-config", "-no-reboot"),
         *("-display", "none"),
+        *("-device", "i8042"),  # reboot=k resets by it, and control-alt-delete comes through it
+        *(boot_timer.ARGUMENTS if guest.reports_boot else ()),
     ]
 
 
@@ -124,6 +144,10 @@ def _nic(number: int, nic: Nic) -> list[str]:
     if nic.mtu is not None:
         device += f",host_mtu={nic.mtu}"
     return ["-netdev", f"tap,id=net{number},fd={nic.fd},vhost=off", "-device", device]
+
+
+def _json(value: Any) -> str:
+    return msgspec.json.encode(value).decode()
 
 
 def _switch(on: bool) -> str:

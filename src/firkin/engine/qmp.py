@@ -36,6 +36,7 @@ class Qmp:
         self._monitor = monitor
         self._on_event = on_event
         self._buffer = b""
+        self.version = ""  # known once negotiated
         monitor.setblocking(False)
 
     def fileno(self) -> int:
@@ -51,7 +52,8 @@ class Qmp:
             QmpClosed: QEMU ended before it was ready.
             QmpTimeout: it said nothing for `timeout_s` seconds.
         """
-        self._await(lambda message: "QMP" in message, time.monotonic() + timeout_s, "its greeting")
+        greeting = self._await(lambda message: "QMP" in message, time.monotonic() + timeout_s, "its greeting")
+        self.version = _version(greeting)
         self.execute("qmp_capabilities", timeout_s=timeout_s)
 
     def execute(self, command: str, *, timeout_s: float = TIMEOUT_S, fd: int | None = None, **arguments: object) -> Any:
@@ -112,3 +114,13 @@ class Qmp:
             raise QmpClosed("QEMU hung up")
         *lines, self._buffer = (self._buffer + data).split(b"\n")
         return [msgspec.json.decode(line) for line in lines if line.strip()]
+
+
+def _version(greeting: Message) -> str:
+    """`7.2.22 (Debian 1:7.2+dfsg-7)`: the package matters, as distributions patch devices."""
+    try:
+        version = greeting["QMP"]["version"]
+        number, package = version["qemu"], version.get("package") or ""
+        return "{major}.{minor}.{micro} {package}".format(**number, package=package).strip()
+    except (KeyError, TypeError):
+        return ""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from firkin.engine import config_file, exits, machine
+from firkin.engine.accel import Choice
+from firkin.engine.boot_timer import BootTimer
 from firkin.engine.console import Terminal
 from firkin.engine.exits import Fatal, Panic
 from firkin.engine.faults import Fault
@@ -12,16 +14,21 @@ from firkin.engine.process import Ended
 from firkin.engine.resources import Resources
 from firkin.engine.vmm import Vmm
 from firkin.fcapi import codec
+from firkin.fcapi.snapshot import SnapshotLoad
 
 
 class Session:
     """Microvm, terminal and guest. `close` leaves no QEMU and no raw terminal behind, whatever happened."""
 
-    def __init__(self, loop: Loop, journal: Journal, *, sandbox: bool) -> None:
+    def __init__(
+        self, loop: Loop, journal: Journal, *, sandbox: bool, accel: Choice = Choice.AUTO, boot_timer: bool = False
+    ) -> None:
         self.vmm = Vmm(journal, self)
         self._loop = loop
         self._journal = journal
         self._sandbox = sandbox
+        self._accel = accel
+        self._times_boot = boot_timer
         self._terminal = Terminal()
         self._machine: machine.Machine | None = None
 
@@ -67,17 +74,38 @@ class Session:
 
     def start(self, resources: Resources) -> machine.Machine:
         """Start the configured guest (`Hypervisor`). Raises: Fault."""
-        self._machine = machine.start(
-            self._loop,
-            self._journal,
-            resources,
+        self._machine = machine.boot(self._launch(resources))
+        self._take_terminal(resources)
+        return self._machine
+
+    def load(self, resources: Resources, body: SnapshotLoad) -> machine.Machine:
+        """Bring a snapshot back, paused (`Hypervisor`). Raises: Fault."""
+        from firkin.engine.snapshot import load
+
+        backend = load.mem_backend(body)
+        try:
+            self._machine = load.load(self._launch(resources), self.vmm, body, backend)
+        except load.LoadFailed:
+            self._loop.stop(exits.GENERIC)  # once the answer is sent
+            raise
+        self._take_terminal(resources)
+        return self._machine
+
+    def _take_terminal(self, resources: Resources) -> None:
+        if resources.serial.is_terminal:
+            self._terminal.make_raw()
+
+    def _launch(self, resources: Resources) -> machine.Launch:
+        return machine.Launch(
+            loop=self._loop,
+            journal=self._journal,
+            resources=resources,
             name=self._journal.instance_id,
             sandbox=self._sandbox,
             on_exit=self._on_exit,
+            accel=self._accel,
+            boot_timer=BootTimer(self._journal.info) if self._times_boot else None,
         )
-        if resources.serial.is_terminal:
-            self._terminal.make_raw()
-        return self._machine
 
     def _on_exit(self, ended: Ended) -> None:
         self._machine = None

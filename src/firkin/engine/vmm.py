@@ -16,17 +16,23 @@ from firkin.engine.faults import (
     os_text,
 )
 from firkin.engine.journal import INFO, Journal, UnknownLevel, parse_level
+from firkin.engine.latencies import Latencies, Slow
 from firkin.engine.live import Live
 from firkin.engine.resources import Resources
+from firkin.engine.snapshot.memory import GuestMemory
+from firkin.engine.snapshot.saved import Traits
 from firkin.fcapi.balloon import Balloon
 from firkin.fcapi.cpu import CpuConfig
 from firkin.fcapi.instance import Action, ActionType, InstanceInfo, InstanceState, Vm, VmState
 from firkin.fcapi.logger import Logger
 from firkin.fcapi.mmds import MmdsConfig
+from firkin.fcapi.snapshot import SnapshotLoad
 from firkin.fcapi.version import APP_NAME, VERSION
 
 if TYPE_CHECKING:
     from firkin.engine.mmds.service import Mmds
+
+NOT_FRESH = "Loading a microVM snapshot not allowed after configuring boot-specific resources."
 
 
 class Running(Protocol):
@@ -34,8 +40,14 @@ class Running(Protocol):
 
     @property
     def live(self) -> Live: ...
+    @property
+    def memory(self) -> GuestMemory: ...
+    @property
+    def traits(self) -> Traits: ...
     def pause(self) -> None: ...
     def resume(self) -> None: ...
+    def press_ctrl_alt_del(self) -> None: ...
+    def save_devices(self) -> bytes: ...
 
 
 class Hypervisor(Protocol):
@@ -43,6 +55,9 @@ class Hypervisor(Protocol):
 
     def start(self, resources: Resources) -> Running:
         """Raises: Fault; then everything is as before."""
+
+    def load(self, resources: Resources, body: SnapshotLoad) -> Running:
+        """A paused guest out of a snapshot. Raises: Fault; then the process is about to end."""
 
 
 class Vmm:
@@ -53,6 +68,7 @@ class Vmm:
         self.state = InstanceState.NOT_STARTED
         self.journal = journal
         self.mmds_size_limit = DEFAULT_PAYLOAD_LIMIT
+        self.latencies = Latencies(journal)
         self.boot_specific = False  # something was configured that a snapshot would bring itself
         self._hypervisor = hypervisor
         self._guest: Running | None = None
@@ -112,6 +128,17 @@ class Vmm:
         config = checked(body, [nic.config.iface_id for nic in self.resources.nics])
         self.metadata().config = config
 
+    def load(self, body: SnapshotLoad) -> None:
+        """Become the machine of a snapshot, in a process that has configured nothing of its own. Raises: Fault."""
+        with self.latencies.measure(Slow.LOAD_SNAPSHOT):
+            if self.boot_specific:
+                raise Fault(NOT_FRESH, Area.LOAD_SNAPSHOT)
+            self._guest = self._hypervisor.load(self.resources, body)
+            self.state = InstanceState.PAUSED
+            if body.resume_vm:
+                self._guest.resume()
+                self.state = InstanceState.RUNNING
+
     def act(self, body: Action) -> None:
         """PUT /actions. Raises: Fault."""
         if body.action_type is ActionType.INSTANCE_START:
@@ -119,18 +146,19 @@ class Vmm:
         elif not self.started:
             raise Fault(NOT_BEFORE_START)
         elif body.action_type is ActionType.SEND_CTRL_ALT_DEL:
-            # An i8042 would add 0.6 s to every boot, so the guest has no keyboard.
-            raise Fault("SendCtrlAltDel is not supported: the guest of this engine has no keyboard.", Area.VM)
+            self.guest.press_ctrl_alt_del()
         # FlushMetrics has nothing to write: no metrics were configured.
 
     def set_state(self, body: Vm) -> None:
         """PATCH /vm; asking for the state it is in changes nothing. Raises: EngineError."""
         if body.state is VmState.PAUSED:
-            self.guest.pause()
-            self.state = InstanceState.PAUSED
+            with self.latencies.measure(Slow.PAUSE):
+                self.guest.pause()
+                self.state = InstanceState.PAUSED
         else:
-            self.guest.resume()
-            self.state = InstanceState.RUNNING
+            with self.latencies.measure(Slow.RESUME):
+                self.guest.resume()
+                self.state = InstanceState.RUNNING
 
     def set_cpu_template(self, template: CpuConfig | str) -> None:
         """Take a CPU template, or the path of one, which changes nothing here. Raises: Fault, if it is malformed."""

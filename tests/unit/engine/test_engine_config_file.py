@@ -4,11 +4,10 @@ import json
 from pathlib import Path
 
 import pytest
-from fake_guest import FakeGuest
+from engine_fakes import FakeHypervisor
 
 from firkin.engine import config_file
 from firkin.engine.journal import Journal
-from firkin.engine.resources import Resources
 from firkin.engine.vmm import Vmm
 from firkin.fcapi import codec
 
@@ -17,12 +16,7 @@ from firkin.fcapi import codec
 def vmm(tmp_path: Path) -> Vmm:
     journal = Journal("unit")
     journal.open(str(tmp_path / "log"))
-
-    class Host:
-        def start(self, resources: Resources) -> FakeGuest:
-            return FakeGuest(resources)
-
-    return Vmm(journal, Host())
+    return Vmm(journal, FakeHypervisor())
 
 
 def boot(vmm: Vmm, **changes: object) -> str:

@@ -5,32 +5,24 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fake_guest import FakeGuest
+from engine_fakes import FakeHypervisor
 
 from firkin.engine.controller import Controller
-from firkin.engine.faults import NOT_AFTER_START, NOT_BEFORE_START, Fault
+from firkin.engine.faults import NOT_AFTER_START, NOT_BEFORE_START
 from firkin.engine.http import Request, Response
 from firkin.engine.journal import Journal
-from firkin.engine.resources import Resources
 from firkin.engine.vmm import Vmm
 from firkin.fcapi.routes import ROUTES, Phase, Route
 
 
-class Api:
+class Api(FakeHypervisor):
     """The controller, spoken to as a client would."""
 
     def __init__(self, folder: Path) -> None:
-        self.guest = FakeGuest()
-        self.fails = ""
+        super().__init__()
         journal = Journal("unit")
         journal.open(str(folder / "log"))
         self.controller = Controller(Vmm(journal, self))
-
-    def start(self, resources: Resources) -> FakeGuest:
-        if self.fails:
-            raise Fault(self.fails)
-        self.guest = FakeGuest(resources)
-        return self.guest
 
     def raw(self, method: str, path: str, body: bytes | None = None) -> Response:
         return self.controller.answer(Request(method, path, body))
@@ -306,9 +298,11 @@ def test_a_failed_start_can_be_mended(api: Api) -> None:
     assert api.fault("PUT", "/actions", {"action_type": "InstanceStart"}) == NOT_AFTER_START
 
 
-def test_there_is_no_keyboard_to_press(api: Api) -> None:
+def test_control_alt_delete_reaches_a_guest_that_runs(api: Api) -> None:
+    assert api.fault("PUT", "/actions", {"action_type": "SendCtrlAltDel"}) == NOT_BEFORE_START
     api.boot()
-    assert "no keyboard" in api.fault("PUT", "/actions", {"action_type": "SendCtrlAltDel"})
+    assert api.call("PUT", "/actions", {"action_type": "SendCtrlAltDel"}) == (204, None)
+    assert api.guest.pressed == 1
     assert api.call("PUT", "/actions", {"action_type": "FlushMetrics"}) == (204, None)
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fake_guest import FakeGuest
+from engine_fakes import FakeGuest, FakeHypervisor
 
 from firkin.engine.controller import Controller
 from firkin.engine.http import Request
@@ -20,13 +20,13 @@ PATCH_DRIVE = "Drive config error: Unable to patch the block device: {} Please v
 JSON = "An error occurred when deserializing the json body of a request: "
 
 
-class Api:
+class Api(FakeHypervisor):
     """The controller on a fake guest."""
 
     def __init__(self, folder: Path) -> None:
+        super().__init__()
         journal = Journal("unit")
         journal.open(str(folder / "log"))
-        self.guest = FakeGuest()
         self.vmm = Vmm(journal, self)
         self._controller = Controller(self.vmm)
 

@@ -3,13 +3,14 @@ from __future__ import annotations
 import itertools
 import json
 
+from firkin.engine.accel import Accel
 from firkin.engine.qemu_argv import Guest, Nic, qemu_argv
 from firkin.engine.qemu_disks import Disk
 from firkin.fcapi.balloon import Balloon
 from firkin.fcapi.entropy import Entropy
 from firkin.fcapi.limits import RateLimiter, TokenBucket
 
-GUEST = Guest(name="m", kernel_fd=7, command_line="quiet", acpi=False, monitor_fd=8, console_fd=9)
+GUEST = Guest(name="m", kernel_fd=7, command_line="quiet", acpi=False, memory_fd=6, monitor_fd=8, console_fd=9)
 
 
 def with_(**changes: object) -> list[str]:
@@ -51,7 +52,7 @@ def test_disks_are_handed_over_as_descriptors_in_order() -> None:
     assert (nodes["drive0-0"]["read-only"], nodes["drive0-0"]["cache"]["no-flush"]) == (True, True)
     assert (nodes["drive1-0"]["read-only"], nodes["drive1-0"]["cache"]["no-flush"]) == (False, False)
     assert nodes["drive1"]["file"] == "drive1-0"
-    devices = values(argv, "-device")
+    devices = values(argv, "-device")[1:]
     assert devices == ["virtio-blk-device,drive=drive0,id=disk0", "virtio-blk-device,drive=drive1,id=disk1"]
 
 
@@ -64,17 +65,17 @@ def test_an_incomplete_last_sector_is_left_out() -> None:
 def test_a_limited_disk_goes_through_a_throttle() -> None:
     limiter = RateLimiter(ops=TokenBucket(size=1000, refill_time=10_000))
     argv = with_(disks=(Disk(fd=20, read_only=True, limiter=limiter),))
-    group = json.loads(next(text for text in values(argv, "-object") if text.startswith("{")))
+    group = json.loads(values(argv, "-object")[1])
     assert (group["qom-type"], group["id"]) == ("throttle-group", "limit0")
     assert group["limits"] == {"bps-total": 0, "bps-total-max": 0, "iops-total": 100, "iops-total-max": 1000}
     assert json.loads(values(argv, "-blockdev")[1])["throttle-group"] == "limit0"
-    assert values(argv, "-device") == ["virtio-blk-device,drive=drive0,id=disk0,request-merging=off"]
+    assert values(argv, "-device")[1:] == ["virtio-blk-device,drive=drive0,id=disk0,request-merging=off"]
 
 
 def test_a_drive_of_another_process_is_a_connection() -> None:
     argv = with_(disks=(Disk(fd=20, is_vhost_user=True),))
     assert "socket,id=drive0,fd=20" in values(argv, "-chardev")
-    assert values(argv, "-device") == ["vhost-user-blk,chardev=drive0,id=disk0,num-queues=1"]
+    assert values(argv, "-device")[1:] == ["vhost-user-blk,chardev=drive0,id=disk0,num-queues=1"]
 
 
 def test_devices_come_in_upstreams_order() -> None:
@@ -85,7 +86,7 @@ def test_devices_come_in_upstreams_order() -> None:
         disks=(Disk(fd=20),),
         balloon=Balloon(amount_mib=1, deflate_on_oom=True),
     )
-    devices = values(argv, "-device")
+    devices = values(argv, "-device")[1:]
     assert [device.split(",")[0] for device in devices] == [
         "virtio-balloon-device",
         "virtio-blk-device",
@@ -100,9 +101,36 @@ def test_devices_come_in_upstreams_order() -> None:
 def test_interfaces_use_inherited_taps() -> None:
     argv = with_(nics=(Nic(fd=30, mac="06:00:00:00:00:01", mtu=1400),))
     assert values(argv, "-netdev") == ["tap,id=net0,fd=30,vhost=off"]
-    assert values(argv, "-device") == ["virtio-net-device,netdev=net0,mac=06:00:00:00:00:01,host_mtu=1400"]
+    assert values(argv, "-device")[1:] == ["virtio-net-device,netdev=net0,mac=06:00:00:00:00:01,host_mtu=1400"]
 
 
 def test_extra_devices_come_after_the_others() -> None:
     argv = with_(nics=(Nic(fd=30, mac="06:00:00:00:00:01"),), extra=("-device", "vhost-vsock-device"))
     assert values(argv, "-device")[-1] == "vhost-vsock-device"
+
+
+def test_memory_is_a_descriptor_of_the_engine() -> None:
+    memory = json.loads(values(with_(memory_mib=64, memory_shared=False), "-object")[0])
+    assert memory["mem-path"] == "/proc/self/fd/6"
+    assert (memory["size"], memory["share"]) == (64 << 20, False)
+
+
+def test_without_a_kernel_it_waits_for_a_state() -> None:
+    argv = with_(kernel_fd=None)
+    assert values(argv, "-incoming") == ["defer"]
+    assert "-S" in argv
+    assert "-kernel" not in argv
+
+
+def test_every_guest_has_a_keyboard_controller_which_takes_no_virtio_slot() -> None:
+    assert values(qemu_argv(GUEST), "-device") == ["i8042"]
+
+
+def test_kvm_shows_the_hosts_processor() -> None:
+    argv = with_(accel=Accel.KVM)
+    assert (values(argv, "-accel"), values(argv, "-cpu")) == (["kvm"], ["host"])
+
+
+def test_guest_errors_are_logged_for_the_boot_timer_only() -> None:
+    assert "-d" not in qemu_argv(GUEST)
+    assert values(with_(reports_boot=True), "-d") == ["guest_errors"]

@@ -15,7 +15,7 @@ class UnsupportedType(LookupError):
 class Store:
     """The document. Until the first `put` it is null, which no patch applies to.
 
-    A change replaces the document as a whole, so a guest served by another thread sees it before or after, not between.
+    A change replaces the document as a whole: a guest served by another thread sees it before or after, never between.
     """
 
     def __init__(self, limit: int) -> None:

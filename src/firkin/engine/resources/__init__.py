@@ -36,6 +36,10 @@ class VsockDevice(Protocol):
     def child_setup(self) -> None:
         """In the forked child, privileges dropped, just before exec; may wait for `attach`."""
 
+    @property
+    def next_host_port(self) -> int:
+        """For a snapshot to keep."""
+
     def attach(self, pid: int) -> None:
         """In the engine, right after fork. Raises: EngineError, when the child ends before its side is set up."""
 
@@ -48,6 +52,7 @@ class Resources:
     def __init__(self) -> None:
         self.machine = DEFAULT_MACHINE
         self.boot: Boot | None = None
+        self.restored_boot: BootSource | None = None  # of a snapshot: shown, but not needed any more
         self.drives = Drives()
         self.nics = Nics()
         self.balloon: Balloon | None = None
@@ -91,7 +96,7 @@ class Resources:
 
         hotplug.refuse(config)
 
-    def put_vsock(self, config: Vsock) -> None:
+    def put_vsock(self, config: Vsock, *, next_host_port: int | None = None) -> None:
         """Raises: Fault, when the socket cannot be bound."""
         from firkin.engine.vsock import VsockDevice as Device
 
@@ -100,7 +105,7 @@ class Resources:
             self._remove_own_socket()
             self.vsock = self.vsock_device = None
         try:
-            self.vsock_device = Device(config.guest_cid, config.uds_path)
+            self.vsock_device = Device(config.guest_cid, config.uds_path, first_host_port=next_host_port)
         except OSError as error:
             what = "Cannot create backend for vsock device: Error binding to the host-side Unix socket: "
             raise Fault(what + os_text(error), Area.VSOCK) from error
@@ -122,7 +127,7 @@ class Resources:
         """The machine as GET /vm/config shows it."""
         return VmConfig(
             balloon=self.balloon,
-            boot_source=self.boot.config if self.boot else BootSource(kernel_image_path=""),
+            boot_source=self.boot.config if self.boot else self.restored_boot or BootSource(kernel_image_path=""),
             drives=tuple(drive.config for drive in self.drives),
             machine_config=self.machine,
             network_interfaces=tuple(nic.config for nic in self.nics),

@@ -36,7 +36,20 @@ def open_boot(config: BootSource) -> Boot:
     except Fault:
         os.close(kernel_fd)
         raise
-    return Boot(config, kernel_fd, initrd_fd, kernel.inspect(kernel_fd))
+    kernel_fd, facts = _look_into(kernel_fd)
+    return Boot(config, kernel_fd, initrd_fd, facts)
+
+
+def _look_into(kernel_fd: int) -> tuple[int, kernel.KernelFacts]:
+    """The kernel, unpacked where its file is a bzImage. What is none is told at the start, as upstream does."""
+    try:
+        unpacked = kernel.unpack(kernel_fd)
+        if unpacked is not None:
+            os.close(kernel_fd)
+            kernel_fd = unpacked
+        return kernel_fd, kernel.inspect(kernel_fd)
+    except OSError:  # a folder, for instance
+        return kernel_fd, kernel.NO_KERNEL
 
 
 def _open(path: str, what: str) -> int:

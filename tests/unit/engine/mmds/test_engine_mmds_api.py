@@ -8,13 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fake_guest import FakeGuest
+from engine_fakes import FakeHypervisor
 
 from firkin.engine.controller import Controller
 from firkin.engine.faults import NOT_AFTER_START
 from firkin.engine.http import Request, Response
 from firkin.engine.journal import Journal
-from firkin.engine.resources import Resources
 from firkin.engine.resources.nics import OpenNic
 from firkin.engine.vmm import Vmm
 from firkin.fcapi.network import NetworkInterface
@@ -26,13 +25,10 @@ class Api:
     def __init__(self, log: Path) -> None:
         journal = Journal("unit")
         journal.open(str(log))
-        self.vmm = Vmm(journal, self)
+        self.vmm = Vmm(journal, FakeHypervisor())
         self.vmm.mmds_size_limit = 100
         self.log = log
         self._controller = Controller(self.vmm)
-
-    def start(self, resources: Resources) -> FakeGuest:
-        return FakeGuest()
 
     def boot(self) -> None:
         self.vmm.start()

@@ -1,12 +1,10 @@
-"""A guest without QEMU: its monitor answers and remembers."""
+"""A monitor without QEMU, which answers and remembers, and a clock that stands still."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
 
-from firkin.engine.live import Live
-from firkin.engine.resources import Resources
 from firkin.errors import EngineError
 
 
@@ -53,19 +51,3 @@ class FakeTimer:
         waiting, self.waiting = self.waiting, []
         for action in waiting:
             action()
-
-
-class FakeGuest:
-    """Started, and paused or not."""
-
-    def __init__(self, resources: Resources | None = None) -> None:
-        self.paused = False
-        self.monitor = FakeMonitor()
-        self.timer = FakeTimer()
-        self.live = Live(self.timer, self.monitor, resources or Resources())
-
-    def pause(self) -> None:
-        self.paused = True
-
-    def resume(self) -> None:
-        self.paused = False
