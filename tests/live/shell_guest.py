@@ -42,7 +42,6 @@ class Shell:
     def __init__(self, vmm: Engine) -> None:
         self._vmm = vmm
         self._count = 0
-        vmm.expect("READY")
 
     def run(self, command: str) -> str:
         """What `command` says; it must succeed."""
@@ -78,11 +77,31 @@ def guest(folder: Path, initrd: Path, resources: Mapping[str, Mapping[str, Any]]
     socket = folder / "api.sock"
     with engine("--api-sock", socket) as vmm:
         api = Api(socket)
-        api.put("/boot-source", kernel_image_path=need_kernel(), initrd_path=str(initrd), boot_args=BOOT_ARGS)
-        for name, body in resources.items():
-            api.put(f"/{name}", **body)
-        api.put("/actions", action_type="InstanceStart")
         try:
+            api.put("/boot-source", kernel_image_path=need_kernel(), initrd_path=str(initrd), boot_args=BOOT_ARGS)
+            for name, body in resources.items():
+                api.put(f"/{name}", **body)
+            api.put("/actions", action_type="InstanceStart")
+            vmm.expect("READY")
             yield Guest(vmm, api)
         finally:
             api.close()
+
+
+@contextmanager
+def restored(folder: Path, snapshot: Path) -> Iterator[Guest]:
+    """A guest out of the files that `save` made, still paused."""
+    socket = folder / "restored.sock"
+    with engine("--api-sock", socket) as vmm:
+        api = Api(socket)
+        try:
+            api.put("/snapshot/load", snapshot_path=str(snapshot), mem_file_path=f"{snapshot}.memory")
+            yield Guest(vmm, api)
+        finally:
+            api.close()
+
+
+def save(inside: Guest, snapshot: Path) -> None:
+    """Pause the guest and store it."""
+    assert inside.api.call("PATCH", "/vm", {"state": "Paused"})[0] == 204
+    inside.api.put("/snapshot/create", snapshot_path=str(snapshot), mem_file_path=f"{snapshot}.memory")

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 from engine_rig import BOOT_ARGS, Api, Engine, engine, need_kernel
-from shell_guest import Guest, build_initrd, guest
+from shell_guest import Guest, build_initrd, guest, restored, save
 
 from firkin.host.wait import wait_until
 
@@ -313,3 +313,42 @@ def test_a_serial_port_beyond_its_limit_loses_what_it_says(tmp_path: Path, initr
         assert wait_until(lambda: out.stat().st_size >= 2000, timeout_s=60)
         time.sleep(2)
         assert 2000 <= out.stat().st_size <= 2010
+
+
+def test_a_restored_guest_has_its_devices_and_they_can_change_before_it_goes_on(tmp_path: Path, initrd: Path) -> None:
+    old, new = image(tmp_path, "first", MIB), image(tmp_path, "secnd", 8 * MIB)
+    resources = {
+        "drives/a": drive("a", old),
+        "balloon": {"amount_mib": 20, "deflate_on_oom": True, "stats_polling_interval_s": 1},
+        "entropy": {},
+    }
+    with guest(tmp_path, initrd, resources) as inside:
+        assert wait_until(lambda: inside.api.call("GET", "/balloon/statistics")[1]["actual_mib"] == 20, timeout_s=20)
+        save(inside, tmp_path / "snapshot")
+    (tmp_path / "snapshot.memory").chmod(0o666)
+    memory = (tmp_path / "snapshot.memory").read_bytes()
+    with restored(tmp_path, tmp_path / "snapshot") as inside:
+        limits = {"bandwidth": {"size": 2 * MIB, "refill_time": 1000}}
+        patch = {"drive_id": "a", "path_on_host": new, "rate_limiter": limits}
+        assert inside.api.call("PATCH", "/drives/a", patch) == (204, None)
+        assert inside.api.call("PATCH", "/vm", {"state": "Resumed"})[0] == 204
+        assert (head(inside, "vda"), sectors(inside, "vda")) == ("secnd", 16384)
+        inside.shell.run(READ.format("vda", "64k", 32))
+        assert inside.shell.seconds(READ.format("vda", "64k", 64)) == pytest.approx(2, rel=TOLERANCE)
+        assert inside.api.call("PATCH", "/balloon", {"amount_mib": 40}) == (204, None)
+        assert wait_until(lambda: inside.api.call("GET", "/balloon/statistics")[1]["actual_mib"] == 40, timeout_s=20)
+        assert inside.shell.run("head -c 64 /dev/hwrng | wc -c") == "64"
+    assert (tmp_path / "snapshot.memory").read_bytes() == memory
+
+
+def test_a_guest_with_a_drive_of_another_process_is_not_saved(tmp_path: Path, initrd: Path) -> None:
+    with backend(tmp_path, image(tmp_path, "vhost", 2 * MIB)) as socket:
+        body = {"drive_id": "v", "is_root_device": False, "socket": socket}
+        with guest(tmp_path, initrd, {"drives/v": body}) as inside:
+            assert inside.api.call("PATCH", "/vm", {"state": "Paused"})[0] == 204
+            files = {"snapshot_path": str(tmp_path / "s"), "mem_file_path": str(tmp_path / "m")}
+            assert inside.api.fault("PUT", "/snapshot/create", files) == (
+                "Create snapshot error: Cannot save the microVM state: Operation not allowed: "
+                "Devices without snapshot support are present: vhost-user-block(id: v)"
+            )
+            assert not (tmp_path / "s").exists()
