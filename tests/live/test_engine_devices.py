@@ -17,6 +17,7 @@ import pytest
 from engine_rig import BOOT_ARGS, Api, Engine, engine, need_kernel
 from shell_guest import Guest, build_initrd, guest, restored, save
 
+from firkin.engine import io_uring
 from firkin.host.wait import wait_until
 
 pytestmark = pytest.mark.live
@@ -64,6 +65,16 @@ def test_another_file_shows_its_data_and_size(tmp_path: Path, initrd: Path, read
             assert (head(inside, "vda"), sectors(inside, "vda")) == (name, size)
         assert inside.api.call("GET", "/vm/config")[1]["drives"][0]["path_on_host"] == first
         assert Path(third).stat().st_size == 2 * MIB + 700
+
+
+@pytest.mark.skipif(not io_uring.is_allowed(), reason="io_uring is not allowed here")
+def test_an_async_drive_uses_io_uring(tmp_path: Path, initrd: Path) -> None:
+    for kind, rings in (("Async", True), ("Sync", False)):
+        with guest(tmp_path, initrd, {"drives/a": drive("a", image(tmp_path, "file_", MIB), io_engine=kind)}) as inside:
+            assert head(inside, "vda") == "file_"
+            opened = [str(fd.readlink()) for fd in Path(f"/proc/{inside.vmm.qemu()}/fd").iterdir()]
+            assert ("anon_inode:[io_uring]" in opened) is rings
+        (tmp_path / "api.sock").unlink()
 
 
 def test_a_read_only_drive_refuses_writes_and_a_writable_one_keeps_them(tmp_path: Path, initrd: Path) -> None:
@@ -274,8 +285,10 @@ def test_reported_free_pages_go_back_to_the_host(tmp_path: Path, initrd: Path) -
         assert wait_until(lambda: used - shared_memory(inside) > 30 * MIB, timeout_s=30)
 
 
-def test_random_numbers_keep_to_their_limit(tmp_path: Path, initrd: Path) -> None:
-    limiter = {"bandwidth": {"size": 20000, "refill_time": 500}}
+# An operation is 64 bytes.
+@pytest.mark.parametrize("limit", [{"bandwidth": {"size": 20000}}, {"ops": {"size": 312}}], ids=["bandwidth", "ops"])
+def test_random_numbers_keep_to_their_limit(tmp_path: Path, initrd: Path, limit: dict[str, dict[str, int]]) -> None:
+    limiter = {kind: {**bucket, "refill_time": 500} for kind, bucket in limit.items()}
     with guest(tmp_path, initrd, {"entropy": {"rate_limiter": limiter}}) as inside:
         assert inside.shell.run("cat /sys/class/misc/hw_random/rng_current") == "virtio_rng.0"
         read = "dd if=/dev/hwrng of=/tmp/random bs=64 count={}"

@@ -85,9 +85,9 @@ class LiveDrives:
         assert body.rate_limiter is not None
         drive = self._drives[number]
         limiter = throttle.patched(drive.config.rate_limiter, body.rate_limiter)
-        self._bursts.watch(number, limiter)
         limits = throttle.drive_limits(limiter, throttle.burst_of(limiter))
         self._monitor.execute("qom-set", path=f"/objects/{DiskNames(number).group}", property="limits", value=limits)
+        self._bursts.watch(number, limiter)
         config = msgspec.structs.replace(drive.config, rate_limiter=limiter)
         self._drives.replace(number, dataclasses.replace(drive, config=config))
 
