@@ -271,7 +271,7 @@ def test_a_guest_tells_of_its_memory(tmp_path: Path, initrd: Path) -> None:
 def shared_memory(inside: Guest) -> int:
     """Bytes of guest memory that the host holds."""
     opened = Path(f"/proc/{inside.vmm.qemu()}/fd").iterdir()
-    return sum(fd.stat().st_blocks * 512 for fd in opened if "memory-backend-memfd" in str(fd.readlink()))
+    return sum(fd.stat().st_blocks * 512 for fd in opened if "memfd:guest-memory" in str(fd.readlink()))
 
 
 def test_reported_free_pages_go_back_to_the_host(tmp_path: Path, initrd: Path) -> None:
