@@ -14,7 +14,6 @@ from firkin.engine.boot_timer import BootTimer
 from firkin.engine.console import Console
 from firkin.engine.faults import Area, Fault, os_text
 from firkin.engine.journal import Journal
-from firkin.engine.limiter import Bucket
 from firkin.engine.live import Live
 from firkin.engine.loop import READ, Loop
 from firkin.engine.plan import Channels, Surroundings, inherited, plan_boot, plan_restored
@@ -22,8 +21,7 @@ from firkin.engine.privileges import can_become_nobody
 from firkin.engine.qemu_argv import PROGRAM, Guest, qemu_argv
 from firkin.engine.qmp import Message, Qmp, QmpClosed
 from firkin.engine.resources import Resources, VsockDevice
-from firkin.engine.resources.serial import SerialPort
-from firkin.engine.serial_out import SerialOut
+from firkin.engine.serial_out import SerialOut, console_of
 from firkin.engine.snapshot import device_state, reseed
 from firkin.engine.snapshot.memory import ForkedMemory, GuestMemory, OwnMemory
 from firkin.engine.snapshot.saved import SavedMachine, Traits
@@ -234,13 +232,8 @@ def _start(
         raise
     launch.resources.release_files()
     traits = Traits(acpi=guest.acpi, tsc_khz=around.tsc_khz, qemu_version=qmp.version, random_address=random_address)
-    console = _console(launch.loop, our_console, launch.resources.serial)
+    console = console_of(launch.loop, our_console, launch.resources.serial)
     return Machine(launch, child, qmp, live, console, memory, traits)
-
-
-def _console(loop: Loop, ours: socket.socket, serial: SerialPort) -> Console | SerialOut:
-    output = serial.take_output()
-    return Console(loop, ours) if output is None else SerialOut(loop, ours, output, Bucket(serial.config.rate_limiter))
 
 
 def _spawn(launch: Launch, guest: Guest, made: set[int]) -> process.Child:
@@ -253,7 +246,6 @@ def _spawn(launch: Launch, guest: Guest, made: set[int]) -> process.Child:
             inherited(guest, launch.resources),
             vsock.child_setup if vsock else _nothing,
             group=accel.group_of_device() if guest.accel is Accel.KVM else None,
-            may_lose_words=guest.reports_boot,
         )
     finally:
         for fd in made:

@@ -8,8 +8,10 @@ from __future__ import annotations
 import os
 import socket
 
+from firkin.engine.console import Console
 from firkin.engine.limiter import Bucket
 from firkin.engine.loop import READ, Loop
+from firkin.engine.resources.serial import SerialPort
 
 _CHUNK = 65536
 # The serial port hands over single characters. Waking for each would slow a talkative boot by a tenth.
@@ -69,3 +71,9 @@ class SerialOut:
             written = 0  # a full pipe or disk
         self.written_bytes += written
         self.dropped_bytes += len(data) - written
+
+
+def console_of(loop: Loop, guest: socket.socket, port: SerialPort) -> Console | SerialOut:
+    """Who copies what the guest says: to where `port` says, else to our own stdout."""
+    output = port.take_output()
+    return Console(loop, guest) if output is None else SerialOut(loop, guest, output, Bucket(port.config.rate_limiter))
