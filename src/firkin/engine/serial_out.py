@@ -75,5 +75,5 @@ class SerialOut:
 
 def console_of(loop: Loop, guest: socket.socket, port: SerialPort) -> Console | SerialOut:
     """Who copies what the guest says: to where `port` says, else to our own stdout."""
-    output = port.take_output()
-    return Console(loop, guest) if output is None else SerialOut(loop, guest, output, Bucket(port.config.rate_limiter))
+    output, bucket = port.take_output(), Bucket(port.config.rate_limiter)
+    return Console(loop, guest, bucket) if output is None else SerialOut(loop, guest, output, bucket)
