@@ -50,6 +50,8 @@ class TooLarge(Fault):
 
 NOT_BEFORE_START = "The requested operation is not supported before starting the microVM."
 NOT_AFTER_START = "The requested operation is not supported after starting the microVM."
+PCI_NOT_ENABLED = "PCI is not enabled"
+NO_DEVICE = "Failed perform action on device: Device not found"
 BODY_IN_GET = "GET request cannot have a body."
 EMPTY_BODY = {"PUT": "Empty PUT request.", "PATCH": "Empty PATCH request.", "DELETE": "Empty Delete request."}
 EMPTY_ID = "The ID cannot be empty."
