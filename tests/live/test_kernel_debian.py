@@ -52,7 +52,7 @@ def paths(tmp_path: Path) -> Paths:
 def pull(paths: Paths) -> Kernel:
     db = Database(paths.database)
     try:
-        return shelf.refresh("debian", Kernels(db), Blobs(paths), paths)
+        return shelf.refresh("debian", Kernels(db), Blobs(paths), paths, shelf.load_provider("debian"))
     finally:
         db.close()
 

@@ -24,7 +24,7 @@ def test_every_option_survives(tmp_path: Path) -> None:
     except HostError as error:
         pytest.skip(f"nothing is built here: {error}")
     tree = build.unpack(origin, tmp_path)
-    build.configure(tree)
+    build.configure(tree, build.fragment())
     assert config.lost(build.fragment(), (tree / ".config").read_text()) == []
 
 
@@ -33,7 +33,7 @@ def test_an_option_that_the_source_does_not_know_is_named(tmp_path: Path) -> Non
     tree.mkdir()
     (tree / "Makefile").write_text("allnoconfig olddefconfig:\n\techo CONFIG_SMP=y > .config\n")
     with pytest.raises(HostError, match=r"linux does not take .*CONFIG_OVERLAY_FS=y"):
-        build.configure(tree)
+        build.configure(tree, build.fragment())
 
 
 class Counted(Step):

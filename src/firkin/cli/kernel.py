@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TextIO
+
 import click
 
 from firkin.cli.output import ago, print_json, print_table, show_progress
@@ -20,20 +22,26 @@ def kernel() -> None:
 @click.argument("name", default="debian", type=click.Choice(["debian"]))
 def pull(name: str) -> None:
     """Fetch a distribution's kernel, or bring it up to date."""
-    click.echo(_describe(_refresh(name)))
+    click.echo(_describe(_refresh(name, shelf.load_provider(name))))
 
 
 @kernel.command()
-def build() -> None:
+@click.option("--name", default="build", show_default=True, help="Name for the kernel.")
+@click.option("--config", type=click.File(), help="Options of your own, laid over ours; needs a --name of its own.")
+def build(name: str, config: TextIO | None) -> None:
     """Build the kernel that boots fastest (minutes); at once if nothing changed."""
-    click.echo(_describe(_refresh("build")))
+    from firkin.kernel.build import Variant
+
+    overlay = config.read() if config else ""
+    shelf.check_name(name, ours=not overlay)
+    click.echo(_describe(_refresh(name, Variant(overlay))))
 
 
-def _refresh(name: str) -> Kernel:
+def _refresh(name: str, provider: shelf.Provider) -> Kernel:
     show_progress()
     context = Context(load())
     try:
-        return shelf.refresh(name, context.kernels, context.blobs, context.paths)
+        return shelf.refresh(name, context.kernels, context.blobs, context.paths, provider)
     finally:
         context.close()
 

@@ -44,13 +44,22 @@ class Root(NamedTuple):
         return f"root={device} {'ro' if self.read_only else 'rw'}"
 
 
-def build(user: str, root: Root | None, *, pit_ticks: bool, tsc_khz: int | None) -> str:
-    """The whole line. What we add comes after the user's arguments, never against them, and before a `--`.
+class Emulation(NamedTuple):
+    """What an emulated guest is told of its clocks.
 
-    `pit_ticks` says that the guest can live by the PIT alone: one processor, and no ACPI, with which Linux uses no PIT.
+    `pit_ticks` says that it can live by the PIT alone: one processor, and no ACPI, with which Linux uses no PIT.
     """
+
+    pit_ticks: bool
+    tsc_khz: int | None
+
+
+def build(user: str, root: Root | None, emulation: Emulation | None) -> str:
+    """The whole line. What we add comes after the user's arguments, never against them, and before a `--`."""
     kernel, dashes, init = _split(user)
-    added = ["pci=off", *([root.argument()] if root else []), *_for_emulation(kernel, pit_ticks, tsc_khz)]
+    added = ["pci=off", *([root.argument()] if root else [])]
+    if emulation is not None:
+        added += _for_emulation(kernel, emulation)
     return " ".join([part for part in (kernel.strip(), *added) if part] + ([dashes, init] if dashes else [])).strip()
 
 
@@ -80,17 +89,17 @@ def _split(line: str) -> tuple[str, str, str]:
     return kernel.strip(), "--", init.strip()
 
 
-def _for_emulation(user: str, pit_ticks: bool, tsc_khz: int | None) -> list[str]:
+def _for_emulation(user: str, emulation: Emulation) -> list[str]:
     names = {word.partition("=")[0] for word in user.split()}
     added = []
     # Calibrating the local APIC's timer costs 250 ms under TCG; without a PIT it is the only one there is.
-    if pit_ticks and not names & {"lapic", "nolapic", "nolapic_timer", "apic", "noapic"}:
+    if emulation.pit_ticks and not names & {"lapic", "nolapic", "nolapic_timer", "apic", "noapic"}:
         added.append("nolapic_timer")
     if "noreplace-smp" not in names:
         added.append("noreplace-smp")  # patching kernel text throws translated code away
     # The emulated TSC runs at the host's rate; calibrating it against an emulated PIT sometimes never ends.
-    if tsc_khz is not None and "tsc_early_khz" not in names:
-        added.append(f"tsc_early_khz={tsc_khz}")
+    if emulation.tsc_khz is not None and "tsc_early_khz" not in names:
+        added.append(f"tsc_early_khz={emulation.tsc_khz}")
     if not names.intersection(_MITIGATIONS):
         added.append("mitigations=off")  # nothing speculates across an interpreter's translated code
     return added

@@ -2,49 +2,60 @@
 
 from __future__ import annotations
 
-from firkin.engine.controller import Controller
+from collections.abc import Callable
+from typing import TypeVar
+
 from firkin.engine.faults import Fault
+from firkin.engine.vmm import Vmm
 from firkin.errors import EngineError
 from firkin.fcapi import codec
 from firkin.fcapi.config import VmConfig
 
-# What GET /vm/config may show and this engine cannot do yet. Silence would be worse than a refusal.
-_UNSUPPORTED = ("metrics", "cpu_config", "balloon", "mmds_config", "entropy", "pmem", "memory_hotplug")
+T = TypeVar("T")
 
 
 class ConfigFailed(EngineError):
     """The file does not describe a machine, or it did not start. The text has upstream's prefix."""
 
 
-def boot(controller: Controller, text: bytes) -> None:
+def boot(vmm: Vmm, text: bytes) -> None:
     """Configure everything in the file and start.
 
     Raises:
         ConfigFailed: at the first resource that is refused.
     """
     try:
-        _configure(controller, text)
+        _configure(vmm, codec.decode(text, VmConfig))
     except (Fault, codec.Malformed) as error:
         reason = error.in_file if isinstance(error, Fault) else f"Invalid JSON: {error}"
         raise ConfigFailed(f"Configuration for VMM from one single json failed: {reason}") from error
     try:
-        controller.start()
+        vmm.start()
     except Fault as error:
         raise ConfigFailed(f"Could not Start MicroVM from one single json: {error.in_file}") from error
 
 
-def _configure(controller: Controller, text: bytes) -> None:
-    config = codec.decode(text, VmConfig)
-    for name in _UNSUPPORTED:
-        if getattr(config, name):
-            raise Fault(f"{name.replace('_', '-')}: not supported by this engine")
-    for resource in (
-        config.logger,
-        config.machine_config,
-        config.boot_source,
-        *config.drives,
-        *config.network_interfaces,
-        config.vsock,
-    ):
-        if resource is not None:
-            controller.configure(resource)
+def _configure(vmm: Vmm, config: VmConfig) -> None:
+    resources = vmm.resources
+    if config.metrics:
+        raise Fault("metrics: not supported by this engine")
+    _put(vmm.set_logger, config.logger)
+    _put(resources.put_machine, config.machine_config)
+    if config.cpu_config is not None:
+        vmm.set_cpu_template(config.cpu_config)
+    _put(resources.put_boot, config.boot_source)
+    _put(resources.drives.put, *config.drives)
+    _put(resources.nics.put, *config.network_interfaces)
+    _put(resources.put_vsock, config.vsock)
+    _put(resources.put_balloon, config.balloon)
+    _put(vmm.put_mmds_config, config.mmds_config)
+    _put(resources.put_entropy, config.entropy)
+    _put(resources.put_pmem, *config.pmem)
+    _put(resources.put_memory_hotplug, config.memory_hotplug)
+
+
+def _put(put: Callable[[T], None], *configs: T | None) -> None:
+    """Hand over each that is in the file."""
+    for config in configs:
+        if config is not None:
+            put(config)

@@ -6,6 +6,7 @@ import ctypes
 import os
 import resource
 import signal
+import stat
 import struct
 
 NOBODY = 65534
@@ -17,14 +18,23 @@ _LINUX_CAPABILITY_VERSION_3 = 0x20080522
 
 
 def can_become_nobody() -> bool:
-    """Whether we are root and uid and gid 65534 exist here; a user namespace may map only root."""
-    return os.geteuid() == 0 and _is_mapped("/proc/self/uid_map") and _is_mapped("/proc/self/gid_map")
+    """Whether we are root and uid and gid 65534 exist here; a user namespace may map only root.
+
+    And whether others find any program: the root folder of a jail is closed to them.
+    """
+    return (
+        os.geteuid() == 0
+        and bool(os.stat("/").st_mode & stat.S_IXOTH)  # noqa: PTH116 - pathlib costs start-up time
+        and _is_mapped("/proc/self/uid_map")
+        and _is_mapped("/proc/self/gid_map")
+    )
 
 
 class Privileges:
     """Everything prepared in the parent, so that the forked child only makes system calls."""
 
-    def __init__(self) -> None:
+    def __init__(self, group: int | None = None) -> None:
+        self._group = NOBODY if group is None else group
         self.drops_root = can_become_nobody()
         self._parent = os.getpid()
         self._libc = ctypes.CDLL(None, use_errno=True)
@@ -41,7 +51,7 @@ class Privileges:
         self._empty_bounding_set()
         if self.drops_root:
             os.setgroups([])
-            os.setresgid(NOBODY, NOBODY, NOBODY)
+            os.setresgid(self._group, self._group, self._group)
             os.setresuid(NOBODY, NOBODY, NOBODY)
         self._check(self._libc.capset(self._header, self._empty), "capset")
         self._prctl(_PR_SET_NO_NEW_PRIVS, 1)

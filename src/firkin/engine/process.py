@@ -36,14 +36,14 @@ class Child:
         self.stderr = stderr
         self._tail = b""
 
-    def read_stderr(self) -> bool:
-        """Keep the end of what QEMU says; False when it has closed its side."""
+    def read_stderr(self) -> bytes | None:
+        """What QEMU says, of which the end is kept: nothing when it has closed its side, None when it is silent."""
         try:
             data = os.read(self.stderr, _TAIL_SIZE)
         except BlockingIOError:
-            return True
+            return None
         self._tail = (self._tail + data)[-_TAIL_SIZE:]
-        return bool(data)
+        return data
 
     def kill(self) -> None:
         """End it now; `wait` still has to be called."""
@@ -72,14 +72,22 @@ def find(program: str) -> str:
     raise ProgramMissing(program, package="qemu-system-x86")
 
 
-def spawn(argv: list[str], inherit: Collection[int], child_setup: Callable[[], None]) -> Child:
+def spawn(
+    argv: list[str],
+    inherit: Collection[int],
+    child_setup: Callable[[], None],
+    *,
+    group: int | None = None,
+) -> Child:
     """Fork and exec `argv`, which gets the descriptors in `inherit` and no others but a stderr of ours.
+
+    It is put into `group` where it gives up being root.
 
     Returns at once: the child may still be in `child_setup`, or fail to exec (then it exits with 127).
     """
-    privileges = Privileges()
+    privileges = Privileges(group)
+    # QEMU rather loses words than waits for us to read them: we may be waiting for its answer to a command.
     stderr, theirs = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
-    os.set_blocking(theirs, True)
     pid = os.fork()
     if pid == 0:
         _become(argv, inherit, theirs, privileges, child_setup)
@@ -95,6 +103,7 @@ def _become(
         os.setsid()
         for number in (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGHUP, signal.SIGTERM, signal.SIGINT, signal.SIGXCPU):
             signal.signal(number, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_SETMASK, ())
         _redirect(stderr)
         privileges.drop()
         child_setup()  # may still speak to its parent on a descriptor of its own

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import select
 import socket
+import struct
 import time
 from collections.abc import Callable
 from typing import Any
@@ -35,6 +36,7 @@ class Qmp:
         self._monitor = monitor
         self._on_event = on_event
         self._buffer = b""
+        self.version = ""  # known once negotiated
         monitor.setblocking(False)
 
     def fileno(self) -> int:
@@ -50,11 +52,12 @@ class Qmp:
             QmpClosed: QEMU ended before it was ready.
             QmpTimeout: it said nothing for `timeout_s` seconds.
         """
-        self._await(lambda message: "QMP" in message, time.monotonic() + timeout_s, "its greeting")
+        greeting = self._await(lambda message: "QMP" in message, time.monotonic() + timeout_s, "its greeting")
+        self.version = _version(greeting)
         self.execute("qmp_capabilities", timeout_s=timeout_s)
 
-    def execute(self, command: str, *, timeout_s: float = TIMEOUT_S, **arguments: object) -> Any:
-        """Run a command and wait for what it returns.
+    def execute(self, command: str, *, timeout_s: float = TIMEOUT_S, fd: int | None = None, **arguments: object) -> Any:
+        """Run a command, which may come with a descriptor, and wait for what it returns.
 
         Raises:
             QmpError, QmpClosed, QmpTimeout: it refused, it died, or it took longer than `timeout_s` seconds.
@@ -63,7 +66,7 @@ class Qmp:
         if arguments:
             message["arguments"] = {name.replace("_", "-"): value for name, value in arguments.items()}
         try:
-            self._monitor.sendall(msgspec.json.encode(message))
+            self._send(msgspec.json.encode(message), fd)
         except OSError as error:
             raise QmpClosed(f"QEMU hung up before {command}") from error
         reply = self._await(lambda m: "return" in m or "error" in m, time.monotonic() + timeout_s, command)
@@ -79,6 +82,12 @@ class Qmp:
         """
         for message in self._receive():
             self._on_event(message)
+
+    def _send(self, data: bytes, fd: int | None) -> None:
+        # By hand: socket.send_fds imports a module.
+        rights = [] if fd is None else [(socket.SOL_SOCKET, socket.SCM_RIGHTS, struct.pack("=i", fd))]
+        sent = self._monitor.sendmsg([data], rights)
+        self._monitor.sendall(data[sent:])
 
     def _await(self, wanted: Callable[[Message], bool], deadline: float, what: str) -> Message:
         ready = select.poll()
@@ -105,3 +114,13 @@ class Qmp:
             raise QmpClosed("QEMU hung up")
         *lines, self._buffer = (self._buffer + data).split(b"\n")
         return [msgspec.json.decode(line) for line in lines if line.strip()]
+
+
+def _version(greeting: Message) -> str:
+    """`7.2.22 (Debian 1:7.2+dfsg-7)`: the package matters, as distributions patch devices."""
+    try:
+        version = greeting["QMP"]["version"]
+        number, package = version["qemu"], version.get("package") or ""
+        return "{major}.{minor}.{micro} {package}".format(**number, package=package).strip()
+    except (KeyError, TypeError):
+        return ""

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from firkin.engine.faults import BAD_ID, BODY_IN_GET, EMPTY_BODY, EMPTY_ID, ID_MISMATCH, Fault
 from firkin.engine.http import Request
 from firkin.fcapi import codec
-from firkin.fcapi.drives import Drive
-from firkin.fcapi.network import NetworkInterface
+from firkin.fcapi.drives import Drive, DrivePatch
+from firkin.fcapi.network import NetworkInterface, NetworkInterfacePatch
+from firkin.fcapi.pmem import Pmem, PmemPatch
 from firkin.fcapi.routes import ID, ROUTES, Route
+
+# Resources with parts of their own, whose names upstream checks; elsewhere it ignores what follows in a path.
+_WITH_PARTS = {("GET", "balloon"), ("PATCH", "balloon"), ("PUT", "mmds")}
 
 
 class Call(NamedTuple):
@@ -17,6 +22,7 @@ class Call(NamedTuple):
 
     route: Route
     body: Any = None
+    resource_id: str = ""
 
 
 def parse(request: Request) -> Call:
@@ -27,63 +33,73 @@ def parse(request: Request) -> Call:
     """
     if request.method == "GET" and request.body is not None:
         raise Fault(BODY_IN_GET)
-    route, resource_id = _match(request)
-    if route is None or route.body is not None:
-        _require_body(request)
-    if route is None:
-        raise Fault(f"Invalid request method and/or path: {request.method} {_shown_path(request.path)}.")
-    if resource_id is not None:
-        _check_id(resource_id)
-    body = _decode(request.body, route) if route.body is not None and request.body is not None else None
-    _check_same_id(resource_id, body)
-    return Call(route, body)
-
-
-def _match(request: Request) -> tuple[Route | None, str | None]:
-    tokens = _tokens(request.path)
-    for route in ROUTES:
-        shape = _tokens(route.path)
-        if route.method != request.method:
-            continue
-        if shape == tokens:
-            return route, None
-        if shape[-1] == ID and shape[:-1] == tokens[: len(shape) - 1] and len(tokens) <= len(shape):
-            return route, tokens[-1] if len(tokens) == len(shape) else ""
-    return None, None
-
-
-def _tokens(path: str) -> list[str]:
-    return path.strip("/").split("/")
-
-
-def _shown_path(path: str) -> str:
-    tokens = _tokens(path)
-    # Upstream shows the first token only, but for snapshots.
-    return path if tokens[0] == "snapshot" else tokens[0]
-
-
-def _require_body(request: Request) -> None:
-    if request.body is None and request.method in ("PUT", "PATCH"):
+    tokens = request.path.lstrip("/").removesuffix("/").split("/")
+    route = _match(request.method, tokens)
+    if request.body is None and request.method in EMPTY_BODY and (route is None or _needs_body(route)):
         raise Fault(EMPTY_BODY[request.method])
+    if route is None or (request.method == "DELETE" and request.body is not None):
+        raise Fault(_no_route(request.method, tokens))
+    resource_id = _checked_id(tokens) if route.path.endswith(ID) else ""
+    body = None if request.body is None else _decode(request.body, route)
+    _check_same_id(resource_id, body)
+    return Call(route, body, resource_id)
 
 
-def _check_id(resource_id: str) -> None:
+def _match(method: str, tokens: Sequence[str]) -> Route | None:
+    """The route whose fixed tokens come first in the path; of several the longest."""
+    found = [route for route in ROUTES if route.method == method and _covers(route, tokens)]
+    return max(found, key=lambda route: len(_fixed(route)), default=None)
+
+
+def _covers(route: Route, tokens: Sequence[str]) -> bool:
+    fixed = _fixed(route)
+    if fixed != tuple(tokens[: len(fixed)]):
+        return False
+    return len(tokens) == len(fixed) or (route.method, tokens[0]) not in _WITH_PARTS
+
+
+def _fixed(route: Route) -> tuple[str, ...]:
+    return tuple(token for token in route.path.lstrip("/").split("/") if token != ID)
+
+
+def _needs_body(route: Route) -> bool:
+    return route.body is not None and not route.body_optional
+
+
+def _no_route(method: str, tokens: Sequence[str]) -> str:
+    if (method, tokens[0]) in _WITH_PARTS and len(tokens) > 1:
+        return f"Unrecognized {method} request path `{tokens[1]}`."
+    if (method, *tokens) == ("PUT", "snapshot"):
+        return "Missing snapshot operation type."
+    # Only the first token is shown, but for snapshots.
+    shown = "/" + "/".join(tokens[:2]) if tokens[0] == "snapshot" and method == "PUT" else tokens[0]
+    return f"Invalid request method and/or path: {method} {shown}."
+
+
+def _checked_id(tokens: Sequence[str]) -> str:
+    resource_id = tokens[1] if len(tokens) > 1 else ""
     if not resource_id:
         raise Fault(EMPTY_ID)
     if not resource_id.replace("_", "a").isalnum():
         raise Fault(BAD_ID)
+    return resource_id
 
 
 def _decode(body: bytes, route: Route) -> Any:
-    assert route.body is not None
+    if route.body is None:
+        return None  # a body that nobody asked for is ignored
     try:
         return codec.decode(body, route.body)
     except codec.Malformed as error:
         raise Fault(f"An error occurred when deserializing the json body of a request: {error}.") from error
 
 
-def _check_same_id(resource_id: str | None, body: Any) -> None:
-    if isinstance(body, Drive) and body.drive_id != resource_id:
-        raise Fault(ID_MISMATCH)
-    if isinstance(body, NetworkInterface) and body.iface_id != resource_id:
-        raise Fault(f"The id from the path [{resource_id}] does not match the id from the body [{body.iface_id}]!")
+def _check_same_id(resource_id: str, body: Any) -> None:
+    match body:
+        case Drive() | DrivePatch() if body.drive_id != resource_id:
+            raise Fault(ID_MISMATCH)
+        case Pmem() | PmemPatch() if body.id != resource_id:
+            raise Fault(ID_MISMATCH)
+        case NetworkInterface() | NetworkInterfacePatch() if body.iface_id != resource_id:
+            text = f"The id from the path [{resource_id}] does not match the id from the body [{body.iface_id}]!"
+            raise Fault(text)

@@ -8,11 +8,13 @@ import shutil
 from collections.abc import Callable, Mapping
 from importlib import resources
 from pathlib import Path
+from typing import NamedTuple
 
 from firkin.errors import HostError, NoSpace, ProgramMissing
+from firkin.host import vmlinux
 from firkin.host.program import run_bound
 from firkin.host.run import find, run
-from firkin.kernel import config, extract, package
+from firkin.kernel import config, package
 from firkin.progress import Step, step
 from firkin.store.blobs import Blobs
 from firkin.store.kernels import Kernel
@@ -30,19 +32,31 @@ LEFT_OUT = ("drivers/gpu/drm/amd/include/*", "arch/arm*/boot/dts/*", "tools/test
 OBJECTS = 1351  # files compiled with our configuration on Linux 6.1: only the progress display looks at it
 
 
-def fragment() -> str:
-    """Our options, as they are laid over `make allnoconfig`."""
-    return resources.files("firkin.kernel").joinpath("firkin.config").read_text()
+class Variant(NamedTuple):
+    """A provider of kernels with a user's options laid over ours."""
+
+    overlay: str
+
+    def source(self) -> str:
+        return source(self.overlay)
+
+    def provide(self, name: str, blobs: Blobs) -> Kernel:
+        return provide(name, blobs, self.overlay)
 
 
-def source() -> str:
+def fragment(overlay: str = "") -> str:
+    """Our options, as they are laid over `make allnoconfig`, and over them a user's own."""
+    return resources.files("firkin.kernel").joinpath("firkin.config").read_text() + config.as_fragment(overlay)
+
+
+def source(overlay: str = "") -> str:
     """What decides the result: source version, configuration and compiler."""
     check_tools()
-    return _describe(package.newest(METAPACKAGE, SOURCE_PREFIX))
+    return _describe(package.newest(METAPACKAGE, SOURCE_PREFIX), overlay)
 
 
-def _describe(origin: package.Package) -> str:
-    digest = hashlib.sha256(fragment().encode()).hexdigest()[:12]
+def _describe(origin: package.Package, overlay: str) -> str:
+    digest = hashlib.sha256(fragment(overlay).encode()).hexdigest()[:12]
     compiler = run("gcc", "-dumpfullversion", timeout_s=30).stdout.strip()
     return f"{origin.name} {origin.version}, config {digest}, gcc {compiler}"
 
@@ -76,7 +90,7 @@ def _has_header(header: str) -> bool:
     return run("gcc", "-E", "-include", header, "-x", "c", "/dev/null", timeout_s=30, check=False).returncode == 0
 
 
-def provide(name: str, blobs: Blobs) -> Kernel:
+def provide(name: str, blobs: Blobs, overlay: str = "") -> Kernel:
     """Fetch the source, configure, compile, adopt.
 
     Raises:
@@ -88,10 +102,10 @@ def provide(name: str, blobs: Blobs) -> Kernel:
     with blobs.workspace("kernel") as folder:
         check_space(folder, shutil.disk_usage(folder).free >> 20)
         tree = unpack(origin, folder)
-        configure(tree)
+        configure(tree, fragment(overlay))
         with step("Compiling Linux") as progress:
             compile_in(tree, progress)
-        return adopt(name, _describe(origin), tree, blobs)
+        return adopt(name, _describe(origin, overlay), tree, blobs)
 
 
 def check_space(folder: Path, free_mib: int) -> None:
@@ -122,19 +136,19 @@ def unpack(origin: package.Package, folder: Path) -> Path:
     return folder / origin.name
 
 
-def configure(tree: Path) -> None:
-    """Write the tree's .config: our options, and the kernel's own defaults for what they bring along.
+def configure(tree: Path, options: str) -> None:
+    """Write the tree's .config: `options`, and the kernel's own defaults for what they bring along.
 
     Raises:
-        HostError: options of ours did not survive; they are named.
+        HostError: some of the options did not survive; they are named.
     """
     with step("Configuring Linux"):
         _make(tree, "allnoconfig")
         # Of two lines for an option the later one wins.
         with (tree / ".config").open("a") as file:
-            file.write(fragment())
+            file.write(options)
         _make(tree, "olddefconfig")
-    if missing := config.lost(fragment(), (tree / ".config").read_text()):
+    if missing := config.lost(options, (tree / ".config").read_text()):
         raise HostError(f"kernel configuration: {tree.name} does not take {', '.join(missing)}")
 
 
@@ -163,8 +177,9 @@ def adopt(name: str, origin: str, tree: Path, blobs: Blobs) -> Kernel:
         HostError: what was compiled is no x86_64 kernel.
     """
     kernel = tree / "vmlinux"
-    run("strip", "--strip-all", kernel, timeout_s=60)  # the VMM would read symbols as large as the rest
-    extract.check_elf(kernel.read_bytes())
+    # The VMM would read symbols as large as the rest; it wants one, to reseed the random numbers of restored guests.
+    run("strip", "--strip-all", "--keep-symbol=base_crng", kernel, timeout_s=60)
+    vmlinux.check_elf(kernel.read_bytes())
     size_bytes = kernel.stat().st_size
     return Kernel(
         name=name,

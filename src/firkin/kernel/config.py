@@ -5,6 +5,12 @@ from __future__ import annotations
 import re
 
 ASSIGNMENT = re.compile(r"^(CONFIG_\w+)=(.*)$", re.MULTILINE)
+UNSET = re.compile(r"^# (CONFIG_\w+) is not set$", re.MULTILINE)
+
+
+def as_fragment(text: str) -> str:
+    """Options as a person or the kernel's own tools write them, with `is not set` as the assignment that it means."""
+    return UNSET.sub(r"\1=n", text)
 
 
 def parse(text: str) -> dict[str, str]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from firkin.errors import HostError
-from firkin.kernel import extract, modules, package
+from firkin.host import vmlinux
+from firkin.kernel import modules, package
 from firkin.progress import step
 from firkin.store.blobs import Blobs
 from firkin.store.kernels import Kernel
@@ -36,7 +37,7 @@ def provide(name: str, blobs: Blobs) -> Kernel:
         release = boot_image.name.removeprefix("vmlinuz-")
         kernel, archive = folder / "vmlinux", folder / "modules.cpio"
         with step(f"Extracting vmlinux {release}"):
-            kernel.write_bytes(extract.vmlinux(boot_image.read_bytes()))
+            kernel.write_bytes(vmlinux.extract(boot_image.read_bytes()))
             archive.write_bytes(modules.write_archive(modules.select(_modules(folder / "root", release))))
         size_bytes = kernel.stat().st_size
         return Kernel(

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from firkin.agent.cpio import CpioEntry, write_cpio
 from firkin.errors import HostError
-from firkin.kernel.decompress import decompress
+from firkin.host.decompress import decompress
 
 FOLDER = "lib/firkin/modules"
 LIST = "lib/firkin/modules.load"

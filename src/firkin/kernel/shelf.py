@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import re
 from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType
 from typing import Protocol, cast
@@ -12,6 +13,8 @@ from firkin.host.lock import locked
 from firkin.paths import Paths
 from firkin.store.blobs import Blobs
 from firkin.store.kernels import Kernel, Kernels
+
+NAME = re.compile(r"[a-z0-9][a-z0-9.-]{0,62}")
 
 
 class Provider(Protocol):
@@ -52,17 +55,30 @@ def ensure(name: str, kernels: Kernels, blobs: Blobs, paths: Paths, *, load: Loa
     """
     if kernel := _whole(kernels.get(name), blobs):
         return kernel
-    return _provide(name, kernels, blobs, paths, load, lambda _former, _provider: True)
+    if name not in PROVIDERS:
+        raise NotFound("kernel", name, hint=_known(kernels))
+    return _provide(name, kernels, blobs, paths, load(name), lambda _former, _provider: True)
 
 
-def refresh(name: str, kernels: Kernels, blobs: Blobs, paths: Paths, *, load: Load = load_provider) -> Kernel:
-    """The kernel made of what the host's packages offer now; at once, if that is what we have.
+def refresh(name: str, kernels: Kernels, blobs: Blobs, paths: Paths, provider: Provider) -> Kernel:
+    """The kernel that `provider` makes of what the host's packages offer now; at once, if that is what we have.
 
     Raises:
-        NotFound: no provider of that name.
         HostError: providing it failed; what was there before stays.
     """
-    return _provide(name, kernels, blobs, paths, load, lambda former, provider: former.source == provider.source())
+    return _provide(name, kernels, blobs, paths, provider, lambda former, maker: former.source == maker.source())
+
+
+def check_name(name: str, *, ours: bool) -> None:
+    """Whether a kernel built here may have this name; `ours`: with our options alone.
+
+    Raises:
+        UsageError: it is no name, or means another kernel.
+    """
+    if not NAME.fullmatch(name):
+        raise UsageError(f"kernel {name!r}: not a name", hint="use lower-case letters, digits, dots and dashes")
+    if name in PROVIDERS and not (ours and name == "build"):
+        raise UsageError(f"kernel {name!r}: the name stands for another kernel", hint="--name my-kernel")
 
 
 def _provide(
@@ -70,12 +86,9 @@ def _provide(
     kernels: Kernels,
     blobs: Blobs,
     paths: Paths,
-    load: Load,
+    provider: Provider,
     suffices: Callable[[Kernel, Provider], bool],
 ) -> Kernel:
-    if name not in PROVIDERS:
-        raise NotFound("kernel", name, hint=_known(kernels))
-    provider = load(name)
     with locked(paths.locks / f"kernel-{name}"):
         # Whoever held the lock before us may have made it.
         former = _whole(kernels.get(name), blobs)

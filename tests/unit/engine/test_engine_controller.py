@@ -5,40 +5,24 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from engine_fakes import FakeHypervisor
 
 from firkin.engine.controller import Controller
-from firkin.engine.faults import NOT_AFTER_START, NOT_BEFORE_START, Fault
+from firkin.engine.faults import NOT_AFTER_START, NOT_BEFORE_START
 from firkin.engine.http import Request, Response
 from firkin.engine.journal import Journal
-from firkin.engine.resources import Resources
+from firkin.engine.vmm import Vmm
 from firkin.fcapi.routes import ROUTES, Phase, Route
 
 
-class FakeGuest:
-    def __init__(self) -> None:
-        self.paused = False
-
-    def pause(self) -> None:
-        self.paused = True
-
-    def resume(self) -> None:
-        self.paused = False
-
-
-class Api:
+class Api(FakeHypervisor):
     """The controller, spoken to as a client would."""
 
     def __init__(self, folder: Path) -> None:
-        self.guest = FakeGuest()
-        self.fails = ""
+        super().__init__()
         journal = Journal("unit")
         journal.open(str(folder / "log"))
-        self.controller = Controller(journal, self._start)
-
-    def _start(self, resources: Resources) -> FakeGuest:
-        if self.fails:
-            raise Fault(self.fails)
-        return self.guest
+        self.controller = Controller(Vmm(journal, self))
 
     def raw(self, method: str, path: str, body: bytes | None = None) -> Response:
         return self.controller.answer(Request(method, path, body))
@@ -52,7 +36,7 @@ class Api:
         assert status == 400
         return str(reply["fault_message"])
 
-    def start(self) -> None:
+    def boot(self) -> None:
         assert self.call("PUT", "/actions", {"action_type": "InstanceStart"}) == (204, None)
 
 
@@ -77,24 +61,42 @@ BODIES: dict[tuple[str, str], Any] = {
     ("PUT", "/vsock"): {"guest_cid": 3, "uds_path": "v"},
     ("PUT", "/logger"): {},
     ("PATCH", "/vm"): {"state": "Paused"},
+    ("PUT", "/cpu-config"): {},
+    ("PATCH", "/drives/{id}"): {"drive_id": "a"},
+    ("PUT", "/pmem/{id}"): {"id": "a", "path_on_host": "/dev/null"},
+    ("PATCH", "/pmem/{id}"): {"id": "a"},
+    ("PATCH", "/network-interfaces/{id}"): {"iface_id": "a"},
+    ("PUT", "/balloon"): {"amount_mib": 1, "deflate_on_oom": True},
+    ("PATCH", "/balloon"): {"amount_mib": 1},
+    ("PATCH", "/balloon/statistics"): {"stats_polling_interval_s": 1},
+    ("PATCH", "/balloon/hinting/start"): {},
+    ("PATCH", "/balloon/hinting/stop"): None,
+    ("PUT", "/entropy"): {},
+    ("PUT", "/serial"): {},
+    ("PUT", "/hotplug/memory"): {"total_size_mib": 128},
+    ("PATCH", "/hotplug/memory"): {"requested_size_mib": 128},
+    ("PUT", "/metrics"): {"metrics_path": "m"},
+    ("PUT", "/mmds/config"): {"network_interfaces": []},
+    ("PUT", "/snapshot/create"): {"snapshot_path": "s", "mem_file_path": "m"},
+    ("PUT", "/snapshot/load"): {"snapshot_path": "s", "mem_file_path": "m"},
 }
-WRITES = [route for route in ROUTES if route.reply is None and route.path != "/actions"]
+WRITES = [route for route in ROUTES if route.reply is None and route.phase is not Phase.ALWAYS]
 
 
 @pytest.mark.parametrize("route", WRITES, ids=lambda route: f"{route.method} {route.path}")
 def test_each_write_is_refused_in_the_phase_it_does_not_belong_to(api: Api, route: Route) -> None:
     text = NOT_BEFORE_START
     if not route.phase & Phase.RUNTIME:
-        api.start()
+        api.boot()
         text = NOT_AFTER_START
-    body = BODIES[route.method, route.path]
+    body = BODIES.get((route.method, route.path))
     assert api.fault(route.method, route.path.replace("{id}", "a"), body) == text
 
 
 @pytest.mark.parametrize("started", [False, True])
 def test_reads_work_in_every_phase(api: Api, started: bool) -> None:
     if started:
-        api.start()
+        api.boot()
     assert api.call("GET", "/")[1] == {
         "id": "unit",
         "state": "Running" if started else "Not started",
@@ -110,7 +112,11 @@ def test_reads_work_in_every_phase(api: Api, started: bool) -> None:
     [
         ("PATCH", "/boot-source", {}, "Invalid request method and/or path: PATCH boot-source."),
         ("PUT", "/snapshot/nonsense", {}, "Invalid request method and/or path: PUT /snapshot/nonsense."),
-        ("DELETE", "/nowhere/else", None, "Invalid request method and/or path: DELETE nowhere."),
+        ("DELETE", "/nowhere/else", None, "Empty Delete request."),
+        ("DELETE", "/drives/a", {}, "Invalid request method and/or path: DELETE drives."),
+        ("PUT", "/snapshot", {}, "Missing snapshot operation type."),
+        ("GET", "/balloon/nonsense", None, "Unrecognized GET request path `nonsense`."),
+        ("PUT", "/mmds/nonsense", {}, "Unrecognized PUT request path `nonsense`."),
         ("GET", "/machine-config", {}, "GET request cannot have a body."),
         ("PUT", "/machine-config", None, "Empty PUT request."),
         ("PATCH", "/machine-config", None, "Empty PATCH request."),
@@ -275,7 +281,7 @@ def test_a_deprecated_field_is_answered_with_a_header(api: Api) -> None:
 
 
 def test_pause_and_resume_are_idempotent(api: Api) -> None:
-    api.start()
+    api.boot()
     for state, shown, paused in (("Paused", "Paused", True), ("Resumed", "Running", False)):
         for _ in range(2):
             assert api.call("PATCH", "/vm", {"state": state}) == (204, None)
@@ -288,13 +294,15 @@ def test_a_failed_start_can_be_mended(api: Api) -> None:
     assert api.fault("PUT", "/actions", {"action_type": "InstanceStart"}) == "Start microvm error: no"
     assert api.call("GET", "/")[1]["state"] == "Not started"
     api.fails = ""
-    api.start()
+    api.boot()
     assert api.fault("PUT", "/actions", {"action_type": "InstanceStart"}) == NOT_AFTER_START
 
 
-def test_there_is_no_keyboard_to_press(api: Api) -> None:
-    api.start()
-    assert "no keyboard" in api.fault("PUT", "/actions", {"action_type": "SendCtrlAltDel"})
+def test_control_alt_delete_reaches_a_guest_that_runs(api: Api) -> None:
+    assert api.fault("PUT", "/actions", {"action_type": "SendCtrlAltDel"}) == NOT_BEFORE_START
+    api.boot()
+    assert api.call("PUT", "/actions", {"action_type": "SendCtrlAltDel"}) == (204, None)
+    assert api.guest.pressed == 1
     assert api.call("PUT", "/actions", {"action_type": "FlushMetrics"}) == (204, None)
 
 

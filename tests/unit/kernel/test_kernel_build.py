@@ -38,6 +38,13 @@ def test_our_fragment_names_no_option_twice() -> None:
     assert len(names) == len(set(names))
 
 
+def test_a_users_options_win_over_ours() -> None:
+    laid = build.fragment("CONFIG_ACPI=y\n# CONFIG_SMP is not set\nCONFIG_VIRTIO_PMEM=y\n")
+    assert config.parse(laid)["CONFIG_ACPI"] == "y"
+    assert config.parse(laid)["CONFIG_SMP"] == "n"
+    assert config.lost(laid, laid.replace("CONFIG_VIRTIO_PMEM=y\n", "")) == ["CONFIG_VIRTIO_PMEM=y"]
+
+
 @pytest.mark.parametrize(
     "option",
     [

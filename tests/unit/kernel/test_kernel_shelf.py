@@ -63,7 +63,7 @@ class Shelf:
         return shelf.ensure(name, self.kernels, self.blobs, self.paths, load=self.load)
 
     def refresh(self, name: str = "debian") -> Kernel:
-        return shelf.refresh(name, self.kernels, self.blobs, self.paths, load=self.load)
+        return shelf.refresh(name, self.kernels, self.blobs, self.paths, self.provider)
 
     def files(self) -> set[str]:
         return {file.name for file in self.paths.blobs.glob("*")}
@@ -174,3 +174,20 @@ def test_every_promised_provider_has_its_module() -> None:
         provider = shelf.load_provider(name)
         assert callable(provider.provide)
         assert callable(provider.source)
+
+
+@pytest.mark.parametrize(("name", "ours"), [("build", True), ("mine", True), ("firecracker-6.1", False)])
+def test_a_kernel_built_here_may_have_a_name_of_its_own(name: str, ours: bool) -> None:
+    shelf.check_name(name, ours=ours)
+
+
+@pytest.mark.parametrize(("name", "ours"), [("build", False), ("debian", True), ("debian", False)])
+def test_a_name_that_means_another_kernel_is_refused(name: str, ours: bool) -> None:
+    with pytest.raises(UsageError, match="stands for another kernel"):
+        shelf.check_name(name, ours=ours)
+
+
+@pytest.mark.parametrize("name", ["", "My Kernel", "../x", "-x"])
+def test_what_is_no_name_is_refused(name: str) -> None:
+    with pytest.raises(UsageError, match="not a name"):
+        shelf.check_name(name, ours=True)

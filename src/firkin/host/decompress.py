@@ -36,17 +36,17 @@ def decompress(data: bytes) -> bytes:
 
 
 def _stream(decoder: bz2.BZ2Decompressor | lzma.LZMADecompressor, data: bytes) -> bytes:
-    content = decoder.decompress(data)
+    content = decoder.decompress(data, MOST_BYTES)
     if not decoder.eof:
-        raise EOFError("it ends too early")
+        raise EOFError("it ends too early, or too late")
     return content
 
 
 def _gzip(data: bytes) -> bytes:
     decoder = zlib.decompressobj(wbits=31)
-    content = decoder.decompress(data)
+    content = decoder.decompress(data, MOST_BYTES)
     if not decoder.eof:
-        raise EOFError("it ends too early")
+        raise EOFError("it ends too early, or too late")
     return content
 
 
@@ -54,7 +54,7 @@ def _lz4(data: bytes) -> bytes:
     library = _library("liblz4.so.1", "liblz4-1")
     buffer = ctypes.create_string_buffer(LZ4_BLOCK_BYTES)
     content = bytearray()
-    size = _appended_size(data)
+    size = _plausible(_appended_size(data))
     position = len(LZ4_MAGIC)
     while len(content) < size:
         (length,) = struct.unpack_from("<I", data, position)
@@ -71,9 +71,7 @@ def _zstd(data: bytes) -> bytes:
     library = _library("libzstd.so.1", "libzstd1")
     library.ZSTD_decompress.restype = library.ZSTD_findFrameCompressedSize.restype = ctypes.c_size_t
     length = library.ZSTD_findFrameCompressedSize(data, ctypes.c_size_t(len(data)))
-    size = _zstd_size(library, data)
-    if size > MOST_BYTES:
-        raise ValueError(f"{size} bytes of content announced")
+    size = _plausible(_zstd_size(library, data))
     buffer = ctypes.create_string_buffer(max(1, size))
     written = library.ZSTD_decompress(buffer, ctypes.c_size_t(size), data, ctypes.c_size_t(length))
     if written != size:
@@ -86,6 +84,12 @@ def _zstd_size(library: ctypes.CDLL, data: bytes) -> int:
     library.ZSTD_getFrameContentSize.restype = ctypes.c_ulonglong
     size: int = library.ZSTD_getFrameContentSize(data, ctypes.c_size_t(len(data)))
     return size if size < 1 << 40 else _appended_size(data)
+
+
+def _plausible(size: int) -> int:
+    if size > MOST_BYTES:
+        raise ValueError(f"{size} bytes of content announced")
+    return size
 
 
 def _appended_size(data: bytes) -> int:

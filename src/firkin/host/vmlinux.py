@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 
 from firkin.errors import HostError
-from firkin.kernel.decompress import decompress
+from firkin.host.decompress import decompress
 
 SECTOR_BYTES = 512
 SETUP_SECTS = 0x1F1
@@ -36,7 +36,7 @@ def payload(image: bytes) -> bytes:
     return image[start : start + length]
 
 
-def vmlinux(image: bytes) -> bytes:
+def extract(image: bytes) -> bytes:
     """The uncompressed kernel of `image`, which may be a bzImage or an ELF file already.
 
     Raises:

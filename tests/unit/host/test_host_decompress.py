@@ -10,7 +10,7 @@ import struct
 import pytest
 
 from firkin.errors import HostError
-from firkin.kernel.decompress import LZ4_MAGIC, ZSTD_MAGIC, decompress
+from firkin.host.decompress import LZ4_MAGIC, ZSTD_MAGIC, decompress
 
 CONTENT = b"\x7fELF" + bytes(range(256)) * 64
 
@@ -69,6 +69,7 @@ def test_plain_content_stays_as_it_is() -> None:
         pytest.param(lzma.compress(CONTENT)[:-20], id="xz cut short"),
         pytest.param(LZ4_MAGIC + b"\x10\x00\x00\x00", id="lz4 without blocks"),
         pytest.param(LZ4_MAGIC + struct.pack("<I", 4) + b"\xff\xff\xff\xff" + b"\xff\xff\x00\x00", id="lz4 nonsense"),
+        pytest.param(lz4_legacy(CONTENT)[:-4] + b"\xff\xff\xff\xff", id="lz4 of 4 GiB"),
         pytest.param(ZSTD_MAGIC + bytes(20), id="zstd nonsense"),
         pytest.param(b"\x1f\x8b\x08" + bytes(30), id="gzip nonsense"),
     ],

@@ -1,0 +1,182 @@
+"""PUT /snapshot/load: read the state, open what it speaks of, and say of each failure what Firecracker says."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import stat
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import msgspec
+
+from firkin.engine.faults import Area, Fault, os_text
+from firkin.engine.machine import Launch, Machine, restore
+from firkin.engine.snapshot import clock
+from firkin.engine.snapshot import format as state_file
+from firkin.engine.snapshot.memory import ForkedMemory
+from firkin.engine.snapshot.saved import SavedMachine
+from firkin.engine.vmm import Vmm
+from firkin.errors import FirkinError
+from firkin.fcapi.config import VmConfig
+from firkin.fcapi.machine import HugePages
+from firkin.fcapi.snapshot import MemBackend, MemBackendType, SnapshotLoad
+
+BOTH_MEMORIES = "too many fields: either `mem_backend` or `mem_file_path` exclusively is required"
+NO_MEMORY = "missing field: either `mem_backend` or `mem_file_path` is required"
+_FROM_FILE = "Failed to load guest memory: Error creating guest memory from file: "
+_FROM_UFFD = "Failed to load guest memory: Error creating guest memory from uffd: "
+_PAST_END = (
+    "Failed to restore guest memory: Cannot create mmap region: "
+    "The specified file offset and length is greater then file length"  # sic
+)
+_HUGE = "Cannot restore hugetlbfs backed snapshot by mapping the memory file. Please use uffd."
+_DEVICES = "Failed to build microVM from snapshot: Failed to restore devices: Error restoring MMIO devices: "
+# Device, and what a PUT of it says before the reason.
+_BLOCK = ("Block: ", "Unable to create the virtio block device: ")
+_NET = ("Net: ", "Could not create the network device: ")
+_VSOCK = ("VsockUnixBackend: ", "Cannot create backend for vsock device: ")
+
+
+class LoadFailed(Fault):
+    """What upstream does not survive."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(f"Failed to restore from snapshot: {text}", Area.LOAD_SNAPSHOT)
+
+
+def load(launch: Launch, vmm: Vmm, body: SnapshotLoad, backend: MemBackend) -> Machine:
+    """The machine of a snapshot, paused. Raises: LoadFailed."""
+    saved = read_state(body)
+    memory = open_memory(backend, saved)
+    configure(vmm, saved)
+    if body.clock_realtime:
+        saved = at_present(saved)
+    try:
+        return restore(launch, saved, memory)
+    except (OSError, FirkinError) as error:
+        raise LoadFailed(f"Failed to build microVM from snapshot: {error}") from error
+
+
+def mem_backend(body: SnapshotLoad) -> MemBackend:
+    """Where memory is. Raises: Fault, when the body says it twice or not at all."""
+    if (body.mem_backend is None) == (body.mem_file_path is None):
+        what = NO_MEMORY if body.mem_backend is None else BOTH_MEMORIES
+        raise Fault(f"An error occurred when deserializing the json body of a request: {what}.")
+    if body.mem_backend is not None:
+        return body.mem_backend
+    return MemBackend(backend_path=body.mem_file_path or "", backend_type=MemBackendType.FILE)
+
+
+def read_state(body: SnapshotLoad) -> SavedMachine:
+    """The saved machine as it is to come back. Raises: LoadFailed."""
+    what = "Failed to get snapshot state from file: "
+    try:
+        saved = state_file.read(body.snapshot_path)
+    except OSError as error:
+        raise LoadFailed(f"{what}Failed to open snapshot file: {os_text(error)}") from error
+    except state_file.BadStateFile as error:
+        raise LoadFailed(f"{what}Failed to load snapshot state from file: {error}") from error
+    try:
+        config = override(saved.config, body)
+    except KeyError as error:
+        raise LoadFailed(f"{what}{error.args[0]}") from error
+    return msgspec.structs.replace(saved, config=config)
+
+
+def override(config: VmConfig, body: SnapshotLoad) -> VmConfig:
+    """The configuration with the taps, the socket and the tracking that the call asks for.
+
+    Raises:
+        KeyError: an override of something that the machine does not have, in Firecracker's words.
+    """
+    nics = {nic.iface_id: nic for nic in config.network_interfaces}
+    for each in body.network_overrides:
+        if each.iface_id not in nics:
+            raise KeyError("Unknown Network Device.")
+        nics[each.iface_id] = msgspec.structs.replace(nics[each.iface_id], host_dev_name=each.host_dev_name)
+    vsock = config.vsock
+    if body.vsock_override is not None:
+        if vsock is None:
+            raise KeyError("Unknown Vsock Device.")
+        vsock = msgspec.structs.replace(vsock, uds_path=body.vsock_override.uds_path)
+    tracking = body.track_dirty_pages or body.enable_diff_snapshots
+    machine = msgspec.structs.replace(config.machine_config, track_dirty_pages=tracking)
+    return msgspec.structs.replace(config, network_interfaces=tuple(nics.values()), vsock=vsock, machine_config=machine)
+
+
+def open_memory(backend: MemBackend, saved: SavedMachine) -> ForkedMemory:
+    """The memory file, checked to be large enough. Raises: LoadFailed."""
+    if backend.backend_type is MemBackendType.UFFD:
+        raise LoadFailed(_FROM_UFFD + _uffd_refusal(backend.backend_path))
+    if saved.config.machine_config.huge_pages is HugePages.HUGETLBFS_2M:
+        raise LoadFailed(_FROM_FILE + _HUGE)
+    try:
+        fd = _open_regular(backend.backend_path)
+    except OSError as error:
+        raise LoadFailed(f"{_FROM_FILE}Failed to load guest memory: {os_text(error)}") from error
+    if os.fstat(fd).st_size < saved.memory_size:
+        os.close(fd)
+        raise LoadFailed(_FROM_FILE + _PAST_END)
+    return ForkedMemory(fd, saved.memory_size, track=saved.config.machine_config.track_dirty_pages)
+
+
+def configure(vmm: Vmm, saved: SavedMachine) -> None:
+    """Open disks, taps and socket. Raises: LoadFailed."""
+    config, resources = saved.config, vmm.resources
+    with _told("Failed to build microVM from snapshot: ", ""):
+        resources.put_machine(config.machine_config)
+        if config.balloon is not None:
+            resources.put_balloon(config.balloon)
+        if config.entropy is not None:
+            resources.put_entropy(config.entropy)
+    resources.restored_boot = config.boot_source
+    for drive in config.drives:
+        with _told(_DEVICES + _BLOCK[0], _BLOCK[1]):
+            resources.drives.put(drive)
+    for nic in config.network_interfaces:
+        with _told(_DEVICES + _NET[0], _NET[1]):
+            resources.nics.put(nic)
+    if config.vsock is not None:
+        with _told(_DEVICES + _VSOCK[0], _VSOCK[1]):
+            resources.put_vsock(config.vsock, next_host_port=saved.next_host_port)
+    if config.mmds_config is not None:
+        with _told(_DEVICES + "MmdsConfig: ", ""):
+            vmm.put_mmds_config(config.mmds_config)
+
+
+def at_present(saved: SavedMachine) -> SavedMachine:
+    """The same machine with its clocks moved on by the time that has passed. Raises: LoadFailed."""
+    passed_ns = max(0, time.time_ns() - saved.saved_at_ns)
+    try:
+        devices = clock.advance(saved.devices, passed_ns, saved.tsc_khz)
+    except clock.NoClock as error:
+        raise LoadFailed(f"Failed to build microVM from snapshot: {error}") from error
+    return msgspec.structs.replace(saved, devices=devices)
+
+
+def _open_regular(path: str) -> int:
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        os.close(fd)
+        raise OSError(errno.ENODEV, os.strerror(errno.ENODEV))
+    return fd
+
+
+def _uffd_refusal(path: str) -> str:
+    with socket.socket(socket.AF_UNIX) as handler:
+        try:
+            handler.connect(path)
+        except OSError as error:
+            return f"Failed to connect to UDS Unix stream: {os_text(error)}"
+    return "a page fault handler cannot serve the memory of an emulated guest. Please use the File backend."
+
+
+@contextmanager
+def _told(prefix: str, of_put: str) -> Iterator[None]:
+    try:
+        yield
+    except Fault as error:
+        raise LoadFailed(prefix + error.reason.removeprefix(of_put)) from error

@@ -1,0 +1,31 @@
+"""Which pages of a private file mapping a process has made its own, by its page table."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+
+from firkin.engine.snapshot.sparse import Extent
+
+PAGE_SIZE = 4096
+ENTRY_SIZE = 8  # of /proc/PID/pagemap, for each page
+_PRESENT, _SWAPPED, _OF_FILE = 1 << 63, 1 << 62, 1 << 61
+_NO_PAGES = bytes(512 * ENTRY_SIZE)
+
+
+def own_pages(entries: bytes) -> Iterator[Extent]:
+    """Runs of pages that are no longer the file's: page numbers, counted from the first entry."""
+    start = None
+    for block in range(0, len(entries), len(_NO_PAGES)):
+        piece = entries[block : block + len(_NO_PAGES)]
+        if start is None and piece == _NO_PAGES[: len(piece)]:
+            continue  # most of a large guest
+        for page, (entry,) in enumerate(struct.iter_unpack("<Q", piece), block // ENTRY_SIZE):
+            own = entry & _SWAPPED or (entry & _PRESENT and not entry & _OF_FILE)
+            if own and start is None:
+                start = page
+            elif not own and start is not None:
+                yield Extent(start, page)
+                start = None
+    if start is not None:
+        yield Extent(start, len(entries) // ENTRY_SIZE)
