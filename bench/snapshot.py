@@ -31,6 +31,8 @@ from firkin.fcapi.boot import BootSource
 from firkin.fcapi.drives import Drive
 from firkin.fcapi.instance import Action, ActionType, Vm, VmState
 from firkin.fcapi.snapshot import MemBackend, MemBackendType, SnapshotCreate, SnapshotLoad, SnapshotType
+from firkin.host.unix import connect_unix
+from firkin.host.wait import wait_until
 from firkin.manager.context import Context
 from firkin.vmm.boot import Call
 from firkin.vmm.client import ApiClient
@@ -57,14 +59,21 @@ def engine(files: Files) -> Iterator[tuple[ApiClient, subprocess.Popen[bytes]]]:
     path.unlink(missing_ok=True)
     argv = [sys.executable, "-I", "-m", "firkin.engine", "--api-sock", str(path), "--level", "Error"]
     with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
-        while not path.exists():
-            time.sleep(0.002)
-        with ApiClient(path) as client:
-            client.call(Call("GET", "/", None))
-            try:
+        try:
+            wait_until(lambda: listens(path), timeout_s=TIMEOUT_S)
+            with ApiClient(path) as client:
+                client.call(Call("GET", "/", None))
                 yield client, process
-            finally:
-                process.kill()
+        finally:
+            process.kill()
+
+
+def listens(path: Path) -> bool:
+    try:
+        connect_unix(path, TIMEOUT_S).close()
+    except OSError:
+        return False
+    return True
 
 
 def boot(client: ApiClient, process: subprocess.Popen[bytes], kernel: Path, initrd: Path, image: Path) -> None:
@@ -140,7 +149,7 @@ class Bare:
         self._console = console
         qmp = Qmp(ours, lambda _event: None)
         qmp.negotiate()
-        device_state.load(qmp, self.saved)
+        device_state.load(qmp, self.saved.devices)
         qmp.execute("cont")
         return process, qmp
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from engine_monitor import FakeMonitor, FakeTimer
 
+from firkin.engine.accel import Accel
 from firkin.engine.faults import Fault
 from firkin.engine.live import Live
 from firkin.engine.resources import Resources
@@ -23,7 +24,9 @@ class FakeGuest:
         self.paused = False
         self.pressed = 0
         self.devices = b"devices"
-        self.traits = Traits(acpi=False, tsc_khz=2_000_000, qemu_version="7.2.0", random_address=None)
+        self.traits = Traits(
+            acpi=False, accelerator=Accel.TCG, tsc_khz=2_000_000, qemu_version="7.2.0", random_address=None
+        )
         self.memory: GuestMemory = OwnMemory(MEMORY_SIZE, huge_pages=False, track=False)
 
     def pause(self) -> None:

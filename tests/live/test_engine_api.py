@@ -59,7 +59,7 @@ def test_a_bad_argument_exits_with_153() -> None:
 @pytest.mark.parametrize(
     ("args", "code", "text"),
     [
-        (("--level", "loud"), 152, "Invalid value for logger level: loud"),
+        (("--level", "loud"), 152, "Invalid value for logger level: "),
         (("--id", "a_b"), -6, "Invalid instance ID"),
         (("--no-api", "--config-file", "/nonexistent"), -6, "Unable to open or read from the configuration file"),
     ],

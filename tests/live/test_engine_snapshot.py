@@ -18,11 +18,14 @@ from snapshot_rig import UDP_PORT, Snapshot, Vm, allocated, boot, build_initrd, 
 
 from firkin.engine.snapshot import reseed
 from firkin.host import netns
+from firkin.manager.context import Context
+from firkin.settings import load
 
 pytestmark = pytest.mark.live
 
 MIB = 1 << 20
 RESTORE = "Load snapshot error: Failed to restore from snapshot: "
+TEST_HOME = os.environ.get("FIRKIN_TEST_HOME", "")
 GUEST_ADDRESS = "10.77.0.2"
 
 
@@ -45,7 +48,7 @@ def saved(kernel: str, initrd: Path, tmp_path_factory: pytest.TempPathFactory) -
         boot(machine, kernel, initrd, vsock={"guest_cid": 3, "uds_path": str(folder / "v.sock")})
         assert [machine.ask("count"), machine.ask("count")] == ["1", "2"]
         snapshot.create(machine.api)
-    snapshot.memory.chmod(0o666)
+    snapshot.memory.chmod(0o600)
     return snapshot
 
 
@@ -116,10 +119,11 @@ def test_qemu_has_no_way_to_write_the_memory_file(saved: Snapshot, tmp_path: Pat
         machine.load(saved, **elsewhere(tmp_path))
         pid = machine.qemu()
         assert "Uid:\t65534" in Path(f"/proc/{pid}/status").read_text()
-        for fd in Path(f"/proc/{pid}/fd").iterdir():
-            if str(fd.readlink()) == str(saved.memory):
-                flags = Path(f"/proc/{pid}/fdinfo/{fd.name}").read_text().split("flags:\t")[1].split()[0]
-                assert int(flags, 8) & os.O_ACCMODE == os.O_RDONLY
+        held = [fd.name for fd in Path(f"/proc/{pid}/fd").iterdir() if str(fd.readlink()) == str(saved.memory)]
+        assert held
+        for fd in held:
+            flags = Path(f"/proc/{pid}/fdinfo/{fd}").read_text().split("flags:\t")[1].split()[0]
+            assert int(flags, 8) & os.O_ACCMODE == os.O_RDONLY
 
 
 def test_a_chain_of_snapshots(kernel: str, initrd: Path, tmp_path: Path) -> None:
@@ -206,6 +210,29 @@ def test_a_guest_with_several_processors(kernel: str, initrd: Path, tmp_path: Pa
         machine.load(snapshot)
         assert machine.ask("count") == "2"
         assert machine.api.call("GET", "/machine-config")[1]["vcpu_count"] == 2
+
+
+def test_a_guest_that_finds_its_devices_by_acpi(initrd: Path, tmp_path: Path) -> None:
+    snapshot = Snapshot(tmp_path)
+    with vm(tmp_path) as machine:
+        boot(machine, acpi_kernel(), initrd, machine_config={"vcpu_count": 1, "mem_size_mib": 256})
+        machine.ask("count")
+        snapshot.create(machine.api)
+    with vm(tmp_path) as machine:
+        machine.load(snapshot)
+        assert machine.ask("count") == "2"
+
+
+def acpi_kernel() -> str:
+    if not TEST_HOME:
+        pytest.skip("FIRKIN_TEST_HOME names no prepared home")
+    context = Context(load({"FIRKIN_HOME": TEST_HOME}))
+    kernel = context.kernels.get("debian")
+    path = str(context.blobs.path(kernel.digest)) if kernel else ""
+    context.close()
+    if not path:
+        pytest.skip("the prepared home has no kernel debian")
+    return path
 
 
 @pytest.mark.parametrize("realtime", [False, True])

@@ -103,6 +103,7 @@ def _become(
         os.setsid()
         for number in (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGHUP, signal.SIGTERM, signal.SIGINT, signal.SIGXCPU):
             signal.signal(number, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_SETMASK, ())
         _redirect(stderr)
         privileges.drop()
         child_setup()  # may still speak to its parent on a descriptor of its own

@@ -58,7 +58,7 @@ class Session:
         try:
             self.vmm.metadata().store.put(document.parse(text))
         except codec.Malformed as error:
-            raise Panic(f"MMDS error: metadata provided not valid json: {error}") from error
+            raise Panic(f"MMDS error: metadata provided not valid json: {error.debug}") from error
         except Fault as error:
             raise Fatal(error.in_file, debug="MmdsLimitExceeded(DataStoreLimitExceeded)") from error
         self._journal.info("Successfully added metadata to mmds from file")

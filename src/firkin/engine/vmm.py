@@ -179,6 +179,7 @@ class Vmm:
             except OSError as error:
                 raise Fault(f"Failed to open target file: {os_text(error)}", Area.LOGGER) from error
         self.journal.level = level
-        self.journal.show_level = bool(body.show_level)
-        self.journal.show_origin = bool(body.show_log_origin)
-        self.journal.module = body.module
+        # What is left out stays as it was, but for the level.
+        self.journal.show_level = self.journal.show_level if body.show_level is None else body.show_level
+        self.journal.show_origin = self.journal.show_origin if body.show_log_origin is None else body.show_log_origin
+        self.journal.module = self.journal.module if body.module is None else body.module

@@ -34,15 +34,17 @@ def create(vmm: Vmm, body: SnapshotCreate) -> None:
         _check_can_be_saved(vmm)
         content = _state(vmm)
         memory = vmm.guest.memory
-        with _draft(body.snapshot_path, "snapshot") as state:
+        with (
+            _draft(body.snapshot_path, "snapshot") as state,
+            _draft(body.mem_file_path, "memory", in_place=diff) as target,
+        ):
+            _store(memory, target, state, diff=diff)
+            with _told("Cannot perform sync_all on the memory backing file"):
+                target.commit()
             with _told("Cannot serialize the microVM state: IO Error"):
                 write_all(state.fd, content, 0)
-            with _draft(body.mem_file_path, "memory", in_place=diff) as target:
-                _store(memory, target, state, diff=diff)
-                with _told("Cannot perform sync_all on the memory backing file"):
-                    target.commit()
-                with _told("Cannot perform sync_all on the snapshot backing file"):
-                    state.commit()
+            with _told("Cannot perform sync_all on the snapshot backing file"):
+                state.commit()
 
 
 def _check_can_be_saved(vmm: Vmm) -> None:
@@ -59,7 +61,7 @@ def _state(vmm: Vmm) -> bytes:
     try:
         saved = SavedMachine(
             qemu_version=traits.qemu_version,
-            accelerator="tcg",
+            accelerator=traits.accelerator,
             acpi=traits.acpi,
             saved_at_ns=time.time_ns(),
             tsc_khz=traits.tsc_khz,

@@ -9,6 +9,7 @@ import msgspec
 import pytest
 from engine_fakes import MEMORY_SIZE, PAGE, FakeHypervisor
 
+from firkin.engine.accel import Accel
 from firkin.engine.faults import Fault
 from firkin.engine.journal import Journal
 from firkin.engine.snapshot import format as state_file
@@ -44,7 +45,7 @@ CONFIG = VmConfig(
 )
 SAVED = SavedMachine(
     qemu_version="7.2.22",
-    accelerator="tcg",
+    accelerator=Accel.TCG,
     acpi=False,
     saved_at_ns=1,
     tsc_khz=None,
