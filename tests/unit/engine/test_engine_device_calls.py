@@ -17,6 +17,7 @@ from firkin.engine.vmm import Vmm
 
 NOT_FOUND = "Failed perform action on device: Device not found"
 PATCH_DRIVE = "Drive config error: Unable to patch the block device: {} Please verify the request arguments."
+JSON = "An error occurred when deserializing the json body of a request: "
 
 
 class Api(FakeHypervisor):
@@ -302,10 +303,44 @@ def test_entropy_is_shown_with_what_limits_it(api: Api) -> None:
     assert api.get("/vm/config")["entropy"] == {"rate_limiter": None}
 
 
-def test_a_malformed_cpu_template_is_refused(api: Api) -> None:
-    template = {"msr_modifiers": [{"addr": "0x1", "bitmap": "0b1q"}]}
-    fault = api.fault("PUT", "/cpu-config", template)
-    assert "Failed to parse string [0b1q] as a bitmap - unknown character: 113 at line 1 column" in fault
+CPU_FAULTS = [
+    (
+        {"cpuid_modifiers": [{"leaf": "1", "subleaf": "0x0", "flags": 0, "modifiers": []}]},
+        (
+            "No supported number system prefix found in value [1]. Make sure to prefix the number with '0x' for "
+            "hexadecimal numbers or '0b' for binary numbers."
+        ),
+    ),
+    (
+        {"msr_modifiers": [{"addr": "0xzz", "bitmap": "0b1"}]},
+        "Failed to parse string [0xzz] as a number for CPU template - ParseIntError { kind: InvalidDigit }",
+    ),
+    (
+        {"msr_modifiers": [{"addr": "0x", "bitmap": "0b1"}]},
+        "Failed to parse string [0x] as a number for CPU template - ParseIntError { kind: Empty }",
+    ),
+    (
+        {"msr_modifiers": [{"addr": "0x100000000", "bitmap": "0b1"}]},
+        "Failed to parse string [0x100000000] as a number for CPU template - ParseIntError { kind: PosOverflow }",
+    ),
+    (
+        {"msr_modifiers": [{"addr": "0x1", "bitmap": "0b1q"}]},
+        "Failed to parse string [0b1q] as a bitmap - unknown character: 113",
+    ),
+    (
+        {
+            "cpuid_modifiers": [
+                {"leaf": "0x1", "subleaf": "0b0", "flags": 0, "modifiers": [{"register": "esi", "bitmap": "0b1"}]}
+            ]
+        },
+        "Invalid CPUID register. Must be one of [eax, ebx, ecx, edx]",
+    ),
+]
+
+
+@pytest.mark.parametrize(("template", "text"), CPU_FAULTS)
+def test_a_malformed_cpu_template_is_refused(api: Api, template: dict[str, Any], text: str) -> None:
+    assert api.fault("PUT", "/cpu-config", template).startswith(f"{JSON}{text} at line 1 column ")
 
 
 def test_a_cpu_template_is_accepted_and_said_to_have_no_effect(api: Api, tmp_path: Path) -> None:

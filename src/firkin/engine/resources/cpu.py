@@ -1,4 +1,4 @@
-"""A custom CPU template in a file of its own, as a config file may name one."""
+"""Custom CPU templates in files of their own. An emulated processor follows none; they need to be well-formed."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from firkin.fcapi import codec
 from firkin.fcapi.cpu import CpuConfig
 
 
-def check_file(path: str) -> None:
-    """Raises: Fault, for no template."""
+def read(path: str) -> CpuConfig:
+    """The template in a file of its own, as a config file may name one. Raises: Fault."""
     try:
         with open(path, "rb") as file:  # noqa: PTH123 - pathlib costs start-up time
-            codec.decode(file.read(), CpuConfig)
+            return codec.decode(file.read(), CpuConfig)
     except OSError as error:
         raise Fault(f"{os_text(error)} {path}", Area.CPU) from error
     except codec.Malformed as error:
