@@ -25,11 +25,14 @@ FEATURES = VERSION_1 | EVENT_IDX | INDIRECT_DESC | NOTIFY_ON_EMPTY | ANY_LAYOUT 
 MAX_REGIONS = 64
 MAX_RING_SIZE = 1024
 
-_TYPE = 0xAF
+IOCTL_TYPE = 0xAF
 _U32, _U64 = struct.Struct("<I"), struct.Struct("<Q")
 _PAIR, _INDEX_FD = struct.Struct("<II"), struct.Struct("<Ii")
 _VRING_ADDR = struct.Struct("<IIQQQQ")
 _REGION = struct.Struct("<QQQQ")
+
+
+Handlers = Mapping[int, Callable[[Any, int], None]]
 
 
 class Refused(Exception):
@@ -55,19 +58,18 @@ class Listener(Protocol):
 
 def iow(number: int, size: int) -> int:
     """A vhost ioctl whose argument QEMU fills (_IOW)."""
-    return 1 << 30 | size << 16 | _TYPE << 8 | number
+    return 1 << 30 | size << 16 | IOCTL_TYPE << 8 | number
 
 
 def ior(number: int, size: int) -> int:
     """A vhost ioctl whose argument we fill (_IOR)."""
-    return 2 << 30 | size << 16 | _TYPE << 8 | number
+    return 2 << 30 | size << 16 | IOCTL_TYPE << 8 | number
 
 
 class VhostControl:
     """The state behind one of QEMU's vhost descriptors, and the answer to each ioctl on it."""
 
     FEATURES: ClassVar[int] = FEATURES
-    HANDLERS: ClassVar[Mapping[int, Callable[[Any, int], None]]]
 
     def __init__(self, memory: ProcessMemory, fetch_fd: Callable[[int], int], listener: Listener) -> None:
         """`fetch_fd` copies one of QEMU's eventfds into this process; it raises OSError."""
@@ -230,10 +232,10 @@ class VhostControl:
     def read_one(self, layout: struct.Struct, argument: int) -> int:
         return self.read(layout, argument)[0]
 
-    HANDLERS = {
+    HANDLERS: ClassVar[Handlers] = {
         ior(0x00, 8): _get_features,
         iow(0x00, 8): _set_features,
-        _TYPE << 8 | 0x01: _accept,  # SET_OWNER
+        IOCTL_TYPE << 8 | 0x01: _accept,  # SET_OWNER
         iow(0x03, 8): _set_mem_table,
         iow(0x04, 8): _set_log_base,
         iow(0x07, 4): _accept,  # SET_LOG_FD: an eventfd that QEMU never waits for

@@ -71,6 +71,11 @@ class Batch:
         self._ring.next_avail = (self._ring.next_avail + 1) & 0xFFFF
         return chain
 
+    def give_back(self) -> None:
+        """The last buffer taken was not used: it will be the next again."""
+        self._taken -= 1
+        self._ring.next_avail = (self._ring.next_avail - 1) & 0xFFFF
+
 
 class SplitRing:
     """One queue in one direction: `device_writes` tells which.

@@ -1,4 +1,4 @@
-"""A seccomp filter that hands one process's ioctls on some descriptors to another process to answer (seccomp_unotify(2)).
+"""A seccomp filter that hands one process's ioctls on some descriptors to another to answer (seccomp_unotify(2)).
 
 Needs Linux 5.6 (for pidfd_getfd; the filter itself is older) on x86-64. A filter that the process installs later
 stacks on top: of all verdicts the strictest counts, and "notify" is stricter than "allow".
@@ -24,8 +24,8 @@ _WAIT_KILLABLE_RECV = 1 << 5
 _PR_SET_NO_NEW_PRIVS = 38
 
 _RET_ALLOW, _RET_USER_NOTIF = 0x7FFF0000, 0x7FC00000
-_LD, _JEQ, _RET = 0x20, 0x15, 0x06
-_AT_NR, _AT_ARCH, _AT_ARG0 = 0, 4, 16
+_LD, _JEQ, _AND, _RET = 0x20, 0x15, 0x54, 0x06
+_AT_NR, _AT_ARCH, _AT_ARG0, _AT_ARG1 = 0, 4, 16, 24
 
 _NOTIFICATION = struct.Struct("<QIIiIQ6Q")
 _RESPONSE = struct.Struct("<QqiI")
@@ -48,13 +48,13 @@ class _Program(ctypes.Structure):
 
 
 class Filter:
-    """Traps all ioctls on some descriptors; everything else passes.
+    """Traps ioctls of type `kind` on some descriptors; everything else passes.
 
     Built ahead of the fork, so that the child makes nothing but system calls.
     """
 
-    def __init__(self, fds: Sequence[int]) -> None:
-        code = build_filter(fds)
+    def __init__(self, fds: Sequence[int], kind: int) -> None:
+        code = build_filter(fds, kind)
         self._buffer = ctypes.create_string_buffer(code, len(code))
         self._program = _Program(len(code) // 8, ctypes.addressof(self._buffer))
 
@@ -78,14 +78,17 @@ class Filter:
         raise _last_error("seccomp listener")
 
 
-def build_filter(fds: Sequence[int]) -> bytes:
+def build_filter(fds: Sequence[int], kind: int) -> bytes:
     """The filter in classic BPF. Jumps count the instructions that they skip."""
     count = len(fds)
     steps = [
         (_LD, 0, 0, _AT_ARCH),
-        (_JEQ, 0, count + 3, _AUDIT_ARCH_X86_64),
+        (_JEQ, 0, count + 6, _AUDIT_ARCH_X86_64),
         (_LD, 0, 0, _AT_NR),
-        (_JEQ, 0, count + 1, _NR_IOCTL),
+        (_JEQ, 0, count + 4, _NR_IOCTL),
+        (_LD, 0, 0, _AT_ARG1),
+        (_AND, 0, 0, 0xFF00),
+        (_JEQ, 0, count + 1, kind << 8),
         (_LD, 0, 0, _AT_ARG0),
         *((_JEQ, count - place, 0, fd) for place, fd in enumerate(fds)),
         (_RET, 0, 0, _RET_ALLOW),

@@ -1,4 +1,4 @@
-"""The thread behind one QEMU: a single epoll loop for its trapped calls, its doorbells and all that its devices wait for."""
+"""The thread behind one QEMU: a single epoll loop for its trapped ioctls, doorbells and what its devices wait for."""
 
 from __future__ import annotations
 
@@ -16,11 +16,12 @@ from firkin.engine.vhost.vring import NO_FD
 
 
 class Surroundings(NamedTuple):
-    """What a backend is given: the loop, and its own view of QEMU's memory and eventfds."""
+    """What a backend is given: the loop, its own view of QEMU's memory and eventfds, and a way in for other threads."""
 
     reactor: Reactor
     memory: ProcessMemory
     fetch_eventfd: Callable[[int], int]
+    soon: Callable[[Callable[[], None]], None]
 
 
 class Backend(Protocol):
@@ -50,7 +51,7 @@ class Device(Protocol):
 
 
 class Service:
-    """Serves one QEMU process until it ends or `stop` is called. Everything but `stop` and `soon` runs in its thread."""
+    """Serves one QEMU process until it ends or `stop` is called. All but `stop` and `soon` runs in its thread."""
 
     def __init__(self, devices: Sequence[Device], *, pid: int, notify_fd: int) -> None:
         """Takes over `notify_fd`.
@@ -151,6 +152,6 @@ class Service:
         self._memory_fd = fd
         fetch = partial(seccomp.fetch_eventfd, self._pidfd)
         for device in self._devices:
-            backend = device.open(Surroundings(self._reactor, ProcessMemory(fd), fetch))
+            backend = device.open(Surroundings(self._reactor, ProcessMemory(fd), fetch, self.soon))
             self._backends.append(backend)
             self._by_fd[device.vhost_fd] = backend

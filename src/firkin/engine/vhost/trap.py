@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import socket
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from firkin.engine.vhost import seccomp
+from firkin.engine.vhost.control import IOCTL_TYPE
 from firkin.engine.vhost.service import Device, Service
 from firkin.errors import EngineError
 
@@ -24,7 +25,7 @@ class Trap:
     def __init__(self, devices: Sequence[Device]) -> None:
         self._devices = devices
         self.inherited_fds = tuple(device.vhost_fd for device in devices)
-        self._filter = seccomp.Filter(self.inherited_fds)
+        self._filter = seccomp.Filter(self.inherited_fds, IOCTL_TYPE)
         self._parent_end, self._child_end = socket.socketpair()
         self._service: Service | None = None
         self._thread: threading.Thread | None = None
@@ -66,11 +67,6 @@ class Trap:
             raise EngineError(f"process {pid}: {reason.strerror}") from reason
         self._thread = threading.Thread(target=self._service.run, name="vhost", daemon=True)
         self._thread.start()
-
-    def soon(self, action: Callable[[], None]) -> None:
-        """Have `action` done in the thread that owns the devices; in none, if QEMU has ended."""
-        if self._service is not None:
-            self._service.soon(action)
 
     def close(self) -> None:
         """End the thread, and with it what the devices did for this QEMU. Closing twice is fine."""

@@ -5,8 +5,9 @@ from __future__ import annotations
 import errno
 import struct
 from collections.abc import Callable
+from typing import ClassVar
 
-from firkin.engine.vhost.control import Listener, Refused, VhostControl, iow
+from firkin.engine.vhost.control import Handlers, Listener, Refused, VhostControl, iow
 from firkin.engine.vhost.memory import ProcessMemory
 from firkin.engine.vhost.vring import RX, TX
 
@@ -37,7 +38,7 @@ class VsockControl(VhostControl):
             self.stop((RX, TX))
         self.running = wanted
 
-    HANDLERS = {  # noqa: RUF012 - declared as a class variable where it comes from
+    HANDLERS: ClassVar[Handlers] = {
         **VhostControl.HANDLERS,
         iow(0x60, 8): _set_guest_cid,
         iow(0x61, 4): _set_running,
