@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from engine_rig import gone, need_kernel
 from net_world import namespace
+from page_faults import PageFaultHandler
 from snapshot_rig import UDP_PORT, Snapshot, Vm, allocated, boot, build_initrd, vm, vsock_echo
 
 from firkin.engine.snapshot import reseed
@@ -183,6 +184,20 @@ def test_a_diff_goes_into_the_file_that_the_guest_was_loaded_from(kernel: str, i
             snapshot.create(machine.api, kind)
             machine.api.call("PATCH", "/vm", {"state": "Resumed"})
             assert machine.ask("count") == str(int(number) + 1)
+
+
+def test_memory_from_a_page_fault_handler(saved: Snapshot, tmp_path: Path) -> None:
+    handler = PageFaultHandler(tmp_path / "uffd.sock", saved.memory, pages_at_once=64)
+    backend = {"backend_type": "Uffd", "backend_path": str(tmp_path / "uffd.sock")}
+    again = Snapshot(tmp_path)
+    with vm(tmp_path) as machine:
+        machine.load(saved, mem_backend=backend, track_dirty_pages=True, **elsewhere(tmp_path))
+        assert machine.ask("count") == "3"
+        assert handler.served == 128 * MIB // 4096
+        assert vsock_echo(tmp_path / "v.sock", b"handled") == b"handled"
+        again.create(machine.api, "Diff")
+        assert allocated(again.memory) < 4 * MIB
+    handler.close()
 
 
 def test_disk_content_is_seen_as_it_is_now(kernel: str, initrd: Path, tmp_path: Path) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import socket
 import stat
 import time
 from collections.abc import Iterator
@@ -16,7 +15,7 @@ from firkin.engine.faults import Area, Fault, os_text
 from firkin.engine.machine import Launch, Machine, restore
 from firkin.engine.snapshot import clock
 from firkin.engine.snapshot import format as state_file
-from firkin.engine.snapshot.memory import ForkedMemory
+from firkin.engine.snapshot.memory import ForkedMemory, GuestMemory
 from firkin.engine.snapshot.saved import SavedMachine
 from firkin.engine.vmm import Vmm
 from firkin.errors import FirkinError
@@ -107,10 +106,10 @@ def override(config: VmConfig, body: SnapshotLoad) -> VmConfig:
     return msgspec.structs.replace(config, network_interfaces=tuple(nics.values()), vsock=vsock, machine_config=machine)
 
 
-def open_memory(backend: MemBackend, saved: SavedMachine) -> ForkedMemory:
-    """The memory file, checked to be large enough. Raises: LoadFailed."""
+def open_memory(backend: MemBackend, saved: SavedMachine) -> GuestMemory:
+    """The memory file, checked to be large enough, or what a handler fills in. Raises: LoadFailed."""
     if backend.backend_type is MemBackendType.UFFD:
-        raise LoadFailed(_FROM_UFFD + _uffd_refusal(backend.backend_path))
+        return _handled(backend.backend_path, saved)
     if saved.config.machine_config.huge_pages is HugePages.HUGETLBFS_2M:
         raise LoadFailed(_FROM_FILE + _HUGE)
     try:
@@ -161,13 +160,17 @@ def _open_regular(path: str) -> int:
     return fd
 
 
-def _uffd_refusal(path: str) -> str:
-    with socket.socket(socket.AF_UNIX) as handler:
-        try:
-            handler.connect(path)
-        except OSError as error:
-            return f"Failed to connect to UDS Unix stream: {os_text(error)}"
-    return "a page fault handler cannot serve the memory of an emulated guest. Please use the File backend."
+def _handled(path: str, saved: SavedMachine) -> GuestMemory:
+    from firkin.engine.snapshot.uffd import HandledMemory, HandlerFailed
+
+    config = saved.config.machine_config
+    huge = config.huge_pages is HugePages.HUGETLBFS_2M
+    try:
+        return HandledMemory(saved.memory_size, path, huge_pages=huge, track=config.track_dirty_pages)
+    except HandlerFailed as error:
+        raise LoadFailed(f"{_FROM_UFFD}{error.what}: {os_text(error)}") from error
+    except OSError as error:
+        raise LoadFailed(f"{_FROM_UFFD}Failed to restore guest memory: {os_text(error)}") from error
 
 
 @contextmanager

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import os
-import socket
 from pathlib import Path
 from typing import Any
 
@@ -258,17 +257,12 @@ def test_huge_pages_cannot_come_from_a_file(tmp_path: Path) -> None:
     assert refused_memory(file(tmp_path), saved) == FROM_FILE + words
 
 
-def test_a_page_fault_handler_is_refused(tmp_path: Path) -> None:
-    path = tmp_path / "uffd.sock"
-    backend = MemBackend(backend_type=MemBackendType.UFFD, backend_path=str(path))
-    what = f"{RESTORE}Failed to load guest memory: Error creating guest memory from uffd: "
+def test_a_page_fault_handler_that_is_not_there(tmp_path: Path) -> None:
+    backend = MemBackend(backend_type=MemBackendType.UFFD, backend_path=str(tmp_path / "uffd.sock"))
     assert refused_memory(backend) == (
-        f"{what}Failed to connect to UDS Unix stream: No such file or directory (os error 2)"
+        f"{RESTORE}Failed to load guest memory: Error creating guest memory from uffd: "
+        "Failed to connect to UDS Unix stream: No such file or directory (os error 2)"
     )
-    with socket.socket(socket.AF_UNIX) as handler:
-        handler.bind(str(path))
-        handler.listen()
-        assert refused_memory(backend).endswith("Please use the File backend.")
 
 
 def test_devices_that_cannot_be_opened(tmp_path: Path) -> None:
