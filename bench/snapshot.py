@@ -21,7 +21,8 @@ from typing import Any
 
 from firkin import settings
 from firkin.agent.initrd import GuestConfig, build_initrd
-from firkin.engine.qemu_argv import Disk, Guest, qemu_argv
+from firkin.engine.qemu_argv import Guest, qemu_argv
+from firkin.engine.qemu_disks import Disk
 from firkin.engine.qmp import Qmp
 from firkin.engine.snapshot import device_state, sparse
 from firkin.engine.snapshot import format as state_file

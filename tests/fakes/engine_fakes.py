@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from engine_monitor import FakeMonitor, FakeTimer
+
 from firkin.engine.accel import Accel
 from firkin.engine.faults import Fault
+from firkin.engine.live import Live
 from firkin.engine.resources import Resources
 from firkin.engine.snapshot.memory import GuestMemory, OwnMemory
 from firkin.engine.snapshot.saved import Traits
@@ -14,7 +17,10 @@ MEMORY_SIZE = 16 * PAGE
 
 
 class FakeGuest:
-    def __init__(self) -> None:
+    def __init__(self, resources: Resources | None = None) -> None:
+        self.monitor = FakeMonitor()
+        self.timer = FakeTimer()
+        self.live = Live(self.timer, self.monitor, resources or Resources())
         self.paused = False
         self.pressed = 0
         self.devices = b"devices"

@@ -14,12 +14,14 @@ from firkin.engine.boot_timer import BootTimer
 from firkin.engine.console import Console
 from firkin.engine.faults import Area, Fault, os_text
 from firkin.engine.journal import Journal
+from firkin.engine.live import Live
 from firkin.engine.loop import READ, Loop
 from firkin.engine.plan import Channels, Surroundings, inherited, plan_boot, plan_restored
 from firkin.engine.privileges import can_become_nobody
 from firkin.engine.qemu_argv import PROGRAM, Guest, qemu_argv
 from firkin.engine.qmp import Message, Qmp, QmpClosed
 from firkin.engine.resources import Resources, VsockDevice
+from firkin.engine.serial_out import SerialOut, console_of
 from firkin.engine.snapshot import device_state, reseed
 from firkin.engine.snapshot.handover import Handover
 from firkin.engine.snapshot.memory import GuestMemory, OwnMemory
@@ -37,8 +39,16 @@ class Machine:
     """A running guest. Made by `boot` and `restore`."""
 
     def __init__(
-        self, launch: Launch, child: process.Child, qmp: Qmp, console: Console, memory: GuestMemory, traits: Traits
+        self,
+        launch: Launch,
+        child: process.Child,
+        qmp: Qmp,
+        live: Live,
+        console: Console | SerialOut,
+        memory: GuestMemory,
+        traits: Traits,
     ) -> None:
+        self.live = live
         self.memory = memory
         self.traits = traits
         self._loop = launch.loop
@@ -214,6 +224,7 @@ def _start(
     random_address: int | None,
 ) -> Machine:
     around = launch.around()
+    launch.resources.serial.open()
     our_monitor, their_monitor = socket.socketpair()
     our_console, their_console = socket.socketpair()
     # Each character is a message with an overhead of its own: room for a burst, so that the guest need not wait.
@@ -229,7 +240,8 @@ def _start(
             guest, made = plan(around, channels)
             child = _spawn(launch, guest, made, _child_setup(launch, memory))
         qmp = Qmp(our_monitor, lambda event: _log_event(launch.journal, event))
-        _negotiate(qmp, child)
+        live = Live(launch.loop, qmp, launch.resources)
+        _negotiate(qmp, live, child)
     except (OSError, FirkinError):
         our_monitor.close()
         our_console.close()
@@ -242,7 +254,8 @@ def _start(
         qemu_version=qmp.version,
         random_address=random_address,
     )
-    return Machine(launch, child, qmp, Console(launch.loop, our_console), memory, traits)
+    console = console_of(launch.loop, our_console, launch.resources.serial)
+    return Machine(launch, child, qmp, live, console, memory, traits)
 
 
 def _child_setup(launch: Launch, memory: GuestMemory) -> Callable[[], None]:
@@ -269,7 +282,6 @@ def _spawn(launch: Launch, guest: Guest, made: set[int], child_setup: Callable[[
             inherited(guest, launch.resources),
             child_setup,
             group=accel.group_of_device() if guest.accel is Accel.KVM else None,
-            may_lose_words=guest.reports_boot,
         )
     finally:
         for fd in made:
@@ -279,9 +291,10 @@ def _spawn(launch: Launch, guest: Guest, made: set[int], child_setup: Callable[[
     return child
 
 
-def _negotiate(qmp: Qmp, child: process.Child) -> None:
+def _negotiate(qmp: Qmp, live: Live, child: process.Child) -> None:
     try:
         qmp.negotiate()
+        live.begin()
     except EngineError as error:
         if not isinstance(error, QmpClosed):
             child.kill()

@@ -127,6 +127,10 @@ def configure(vmm: Vmm, saved: SavedMachine) -> None:
     config, resources = saved.config, vmm.resources
     with _told("Failed to build microVM from snapshot: ", ""):
         resources.put_machine(config.machine_config)
+        if config.balloon is not None:
+            resources.put_balloon(config.balloon)
+        if config.entropy is not None:
+            resources.put_entropy(config.entropy)
     resources.restored_boot = config.boot_source
     for drive in config.drives:
         with _told(_DEVICES + _BLOCK[0], _BLOCK[1]):

@@ -9,9 +9,11 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import signal
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 
+from firkin.engine.exits import ignoring
 from firkin.engine.snapshot import reseed
 from firkin.engine.snapshot.ledger import Ledger
 from firkin.engine.snapshot.pagemap import ENTRY_SIZE, PAGE_SIZE, own_pages
@@ -91,7 +93,8 @@ class OwnMemory(GuestMemory):
         flags = os.MFD_HUGETLB | _MFD_HUGE_2MB if huge_pages else 0
         fd = os.memfd_create("guest-memory", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING | flags)
         try:
-            os.ftruncate(fd, size)
+            with ignoring(signal.SIGXFSZ):
+                os.ftruncate(fd, size)
             # Whoever runs the guest can neither cut it off under us nor make it larger.
             fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL)
         except OSError:
