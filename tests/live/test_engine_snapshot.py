@@ -428,6 +428,17 @@ def test_loading_needs_a_fresh_process_which_survives(saved: Snapshot, tmp_path:
         assert machine.api.call("GET", "/")[1]["state"] == "Not started"
 
 
+def test_memory_is_named_once(saved: Snapshot, tmp_path: Path) -> None:
+    body = "An error occurred when deserializing the json body of a request: "
+    what = "either `mem_backend` or `mem_file_path`"
+    with vm(tmp_path) as machine:
+        both = machine.api.fault("PUT", "/snapshot/load", saved.body(mem_file_path=str(saved.memory)))
+        assert both == f"{body}too many fields: {what} exclusively is required."
+        neither = machine.api.fault("PUT", "/snapshot/load", {"snapshot_path": str(saved.state)})
+        assert neither == f"{body}missing field: {what} is required."
+        machine.load(saved, **elsewhere(tmp_path))
+
+
 def test_a_loaded_machine_cannot_be_loaded_again(saved: Snapshot, tmp_path: Path) -> None:
     with vm(tmp_path) as machine:
         machine.load(saved, **elsewhere(tmp_path))

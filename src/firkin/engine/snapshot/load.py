@@ -23,8 +23,6 @@ from firkin.fcapi.config import VmConfig
 from firkin.fcapi.machine import HugePages
 from firkin.fcapi.snapshot import MemBackend, MemBackendType, SnapshotLoad
 
-BOTH_MEMORIES = "too many fields: either `mem_backend` or `mem_file_path` exclusively is required"
-NO_MEMORY = "missing field: either `mem_backend` or `mem_file_path` is required"
 _FROM_FILE = "Failed to load guest memory: Error creating guest memory from file: "
 _FROM_UFFD = "Failed to load guest memory: Error creating guest memory from uffd: "
 _PAST_END = (
@@ -46,10 +44,10 @@ class LoadFailed(Fault):
         super().__init__(f"Failed to restore from snapshot: {text}", Area.LOAD_SNAPSHOT)
 
 
-def load(launch: Launch, vmm: Vmm, body: SnapshotLoad, backend: MemBackend) -> Machine:
+def load(launch: Launch, vmm: Vmm, body: SnapshotLoad) -> Machine:
     """The machine of a snapshot, paused. Raises: LoadFailed."""
     saved = read_state(body)
-    memory = open_memory(backend, saved)
+    memory = open_memory(mem_backend(body), saved)
     configure(vmm, saved)
     if body.clock_realtime:
         saved = at_present(saved)
@@ -60,13 +58,9 @@ def load(launch: Launch, vmm: Vmm, body: SnapshotLoad, backend: MemBackend) -> M
 
 
 def mem_backend(body: SnapshotLoad) -> MemBackend:
-    """Where memory is. Raises: Fault, when the body says it twice or not at all."""
-    if (body.mem_backend is None) == (body.mem_file_path is None):
-        what = NO_MEMORY if body.mem_backend is None else BOTH_MEMORIES
-        raise Fault(f"An error occurred when deserializing the json body of a request: {what}.")
-    if body.mem_backend is not None:
-        return body.mem_backend
-    return MemBackend(backend_path=body.mem_file_path or "", backend_type=MemBackendType.FILE)
+    """Where memory is, by the new name or the old."""
+    old = MemBackend(backend_path=body.mem_file_path or "", backend_type=MemBackendType.FILE)
+    return body.mem_backend or old
 
 
 def read_state(body: SnapshotLoad) -> SavedMachine:
