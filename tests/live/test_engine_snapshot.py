@@ -115,11 +115,13 @@ def private_bytes(pid: int, path: Path) -> int:
     return total
 
 
-def test_qemu_has_no_way_to_write_the_memory_file(saved: Snapshot, tmp_path: Path) -> None:
+def test_a_restored_qemu_is_fenced_in_and_cannot_write_the_memory_file(saved: Snapshot, tmp_path: Path) -> None:
     with vm(tmp_path) as machine:
         machine.load(saved, **elsewhere(tmp_path))
         pid = machine.qemu()
-        assert "Uid:\t65534" in Path(f"/proc/{pid}/status").read_text()
+        status = Path(f"/proc/{pid}/status").read_text()
+        for line in ("Uid:\t65534", "CapEff:\t0000000000000000", "NoNewPrivs:\t1", "Seccomp_filters:\t3"):
+            assert line in status  # filters: the sandbox, the handover, the vsock's
         held = [fd.name for fd in Path(f"/proc/{pid}/fd").iterdir() if str(fd.readlink()) == str(saved.memory)]
         assert held
         for fd in held:
