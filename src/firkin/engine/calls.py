@@ -35,7 +35,7 @@ CALLS: Mapping[tuple[str, str], Handler] = {
     ("GET", "/mmds"): lambda vmm, _: vmm.metadata().describe(),
     ("PUT", "/mmds"): lambda vmm, call: vmm.metadata().put(call.body),
     ("PATCH", "/mmds"): lambda vmm, call: vmm.metadata().patch(call.body),
-    ("PUT", "/mmds/config"): lambda vmm, call: vmm.put_mmds_config(call.body),
+    ("PUT", "/mmds/config"): lambda vmm, call: vmm.resources.put_mmds_config(call.body),
     ("PUT", "/snapshot/create"): _create_snapshot,
     ("PUT", "/snapshot/load"): lambda vmm, call: vmm.load(call.body),
     ("PUT", "/logger"): lambda vmm, call: vmm.set_logger(call.body),

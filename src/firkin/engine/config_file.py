@@ -46,4 +46,4 @@ def _configure(vmm: Vmm, config: VmConfig) -> None:
     if config.vsock is not None:
         resources.put_vsock(config.vsock)
     if config.mmds_config is not None:
-        vmm.put_mmds_config(config.mmds_config)
+        resources.put_mmds_config(config.mmds_config)

@@ -47,7 +47,7 @@ def run(arguments: args.Arguments, journal: Journal) -> int:
         )
         undo.callback(session.close)
         limited = arguments.get("mmds-size-limit") is not None
-        session.vmm.mmds_size_limit = _number(arguments, "mmds-size-limit") if limited else payload_limit
+        session.vmm.resources.mmds_size_limit = _number(arguments, "mmds-size-limit") if limited else payload_limit
         if (path := arguments.get("metadata")) is not None:
             session.add_metadata(_read(path, "mmds content"))
         if (path := arguments.get("config-file")) is not None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
-from firkin.engine.args import DEFAULT_PAYLOAD_LIMIT
 from firkin.engine.faults import MMDS_NOT_INITIALIZED, NOT_AFTER_START, NOT_BEFORE_START, Area, Fault, os_text
 from firkin.engine.journal import INFO, Journal, UnknownLevel, parse_level
 from firkin.engine.latencies import Latencies, Slow
@@ -13,7 +12,6 @@ from firkin.engine.snapshot.memory import GuestMemory
 from firkin.engine.snapshot.saved import Traits
 from firkin.fcapi.instance import Action, ActionType, InstanceInfo, InstanceState, Vm, VmState
 from firkin.fcapi.logger import Logger
-from firkin.fcapi.mmds import MmdsConfig
 from firkin.fcapi.snapshot import SnapshotLoad
 from firkin.fcapi.version import APP_NAME, VERSION
 
@@ -50,10 +48,9 @@ class Vmm:
     """One microVM: before its start a configuration, afterwards a guest."""
 
     def __init__(self, journal: Journal, hypervisor: Hypervisor) -> None:
-        self.resources = Resources()
+        self.resources = Resources(journal.instance_id)
         self.state = InstanceState.NOT_STARTED
         self.journal = journal
-        self.mmds_size_limit = DEFAULT_PAYLOAD_LIMIT
         self.latencies = Latencies(journal)
         self.boot_specific = False  # something was configured that a snapshot would bring itself
         self._hypervisor = hypervisor
@@ -85,21 +82,10 @@ class Vmm:
         self.state = InstanceState.RUNNING
 
     def metadata(self) -> Mmds:
-        """The metadata service; the first who asks before the start makes it. Raises: Fault, when nobody did."""
-        if self.resources.mmds is None:
-            if self.started:
-                raise Fault(MMDS_NOT_INITIALIZED, Area.MMDS)
-            from firkin.engine.mmds.service import Mmds
-
-            self.resources.mmds = Mmds(self.journal.instance_id, self.mmds_size_limit)
-        return self.resources.mmds
-
-    def put_mmds_config(self, body: MmdsConfig) -> None:
-        """Raises: Fault, for an address or an interface that cannot be."""
-        from firkin.engine.mmds.config import checked
-
-        config = checked(body, [nic.config.iface_id for nic in self.resources.nics])
-        self.metadata().config = config
+        """The metadata service. Raises: Fault, when the guest was started without one."""
+        if self.started and self.resources.mmds is None:
+            raise Fault(MMDS_NOT_INITIALIZED, Area.MMDS)
+        return self.resources.metadata()
 
     def load(self, body: SnapshotLoad) -> None:
         """Become the machine of a snapshot, in a process that has configured nothing of its own. Raises: Fault."""

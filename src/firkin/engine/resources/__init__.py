@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
+from firkin.engine.args import DEFAULT_ID, DEFAULT_PAYLOAD_LIMIT
 from firkin.engine.faults import Area, Fault, os_text
 from firkin.engine.resources import machine
 from firkin.engine.resources.boot import Boot, open_boot
@@ -16,6 +17,7 @@ from firkin.engine.resources.nics import Nics
 from firkin.fcapi.boot import BootSource
 from firkin.fcapi.config import VmConfig
 from firkin.fcapi.machine import DEFAULT_MACHINE, MachineConfiguration, MachineConfigurationPatch
+from firkin.fcapi.mmds import MmdsConfig
 from firkin.fcapi.vsock import Vsock
 
 if TYPE_CHECKING:
@@ -43,7 +45,9 @@ class VsockDevice(Protocol):
 class Resources:
     """The machine to be. Each `put` opens what it names and replaces what had the same id."""
 
-    def __init__(self) -> None:
+    def __init__(self, instance_id: str = DEFAULT_ID) -> None:
+        self.mmds_size_limit = DEFAULT_PAYLOAD_LIMIT
+        self._instance_id = instance_id
         self.machine = DEFAULT_MACHINE
         self.boot: Boot | None = None
         self.restored_boot: BootSource | None = None  # of a snapshot: shown, but not needed any more
@@ -87,6 +91,21 @@ class Resources:
         """Make the device again after a start that failed: it serves one QEMU only. Raises: Fault."""
         if self.vsock is not None:
             self.put_vsock(self.vsock)
+
+    def metadata(self) -> Mmds:
+        """The metadata service, made when it is first asked for."""
+        if self.mmds is None:
+            from firkin.engine.mmds.service import Mmds
+
+            self.mmds = Mmds(self._instance_id, self.mmds_size_limit)
+        return self.mmds
+
+    def put_mmds_config(self, config: MmdsConfig) -> None:
+        """Raises: Fault, for an address or an interface that cannot be."""
+        from firkin.engine.mmds.config import checked
+
+        config = checked(config, [nic.config.iface_id for nic in self.nics])
+        self.metadata().config = config
 
     def release_files(self) -> None:
         """Close what QEMU has its own copies of by now."""

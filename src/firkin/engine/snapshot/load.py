@@ -138,6 +138,11 @@ def configure(resources: Resources, saved: SavedMachine) -> None:
     if config.vsock is not None:
         with _told(_DEVICES + _VSOCK[0], _VSOCK[1]):
             resources.put_vsock(config.vsock, next_host_port=saved.next_host_port)
+    if config.mmds_config is not None:
+        resources.metadata()  # empty, as the data is not the snapshot's to keep
+        if config.mmds_config.network_interfaces:
+            with _told("Failed to build microVM from snapshot: ", ""):
+                resources.put_mmds_config(config.mmds_config)
 
 
 def at_present(saved: SavedMachine) -> SavedMachine:

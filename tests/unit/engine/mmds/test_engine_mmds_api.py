@@ -15,7 +15,12 @@ from firkin.engine.faults import NOT_AFTER_START
 from firkin.engine.http import Request, Response
 from firkin.engine.journal import Journal
 from firkin.engine.resources.nics import OpenNic
+from firkin.engine.snapshot.load import configure
+from firkin.engine.snapshot.saved import SavedMachine
 from firkin.engine.vmm import Vmm
+from firkin.fcapi.boot import BootSource
+from firkin.fcapi.config import VmConfig
+from firkin.fcapi.mmds import MmdsConfig, MmdsVersion
 from firkin.fcapi.network import NetworkInterface
 
 NOT_INITIALIZED = "MMDS error: The MMDS data store is not initialized."
@@ -26,7 +31,7 @@ class Api:
         journal = Journal("unit")
         journal.open(str(log))
         self.vmm = Vmm(journal, FakeHypervisor())
-        self.vmm.mmds_size_limit = 100
+        self.vmm.resources.mmds_size_limit = 100
         self.log = log
         self._controller = Controller(self.vmm)
 
@@ -144,6 +149,29 @@ def test_a_bad_configuration_leaves_the_one_before(api: Api) -> None:
     assert status == 400
     assert text.startswith("MMMDS config error: The list of network interface IDs provided contains")
     assert api.get("/vm/config")["mmds-config"] == good
+
+
+@pytest.mark.parametrize("interfaces", [(), ("eth1",)])
+def test_a_snapshot_brings_the_configuration_but_no_data(api: Api, interfaces: tuple[str, ...]) -> None:
+    saved = SavedMachine(
+        qemu_version="7.2",
+        accelerator="tcg",
+        acpi=False,
+        saved_at_ns=1,
+        tsc_khz=None,
+        next_host_port=None,
+        config=VmConfig(
+            drives=(),
+            boot_source=BootSource(kernel_image_path="/k"),
+            mmds_config=MmdsConfig(network_interfaces=interfaces, version=MmdsVersion.V2),
+        ),
+        devices=b"",
+    )
+    configure(api.vmm.resources, saved)
+    api.boot()
+    assert api.get() == {}
+    assert api.get("/vm/config")["mmds-config"]["network_interfaces"] == list(interfaces)
+    assert api.call("PUT", "/mmds", {"a": 1}) == 204
 
 
 def test_the_configuration_is_for_before_the_start(api: Api) -> None:
