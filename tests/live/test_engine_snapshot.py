@@ -16,12 +16,16 @@ from engine_rig import gone, need_kernel
 from net_world import namespace
 from snapshot_rig import UDP_PORT, Snapshot, Vm, allocated, boot, build_initrd, vm, vsock_echo
 
+from firkin.engine.snapshot import reseed
 from firkin.host import netns
+from firkin.manager.context import Context
+from firkin.settings import load
 
 pytestmark = pytest.mark.live
 
 MIB = 1 << 20
 RESTORE = "Load snapshot error: Failed to restore from snapshot: "
+TEST_HOME = os.environ.get("FIRKIN_TEST_HOME", "")
 GUEST_ADDRESS = "10.77.0.2"
 
 
@@ -44,7 +48,7 @@ def saved(kernel: str, initrd: Path, tmp_path_factory: pytest.TempPathFactory) -
         boot(machine, kernel, initrd, vsock={"guest_cid": 3, "uds_path": str(folder / "v.sock")})
         assert [machine.ask("count"), machine.ask("count")] == ["1", "2"]
         snapshot.create(machine.api)
-    snapshot.memory.chmod(0o666)
+    snapshot.memory.chmod(0o600)
     return snapshot
 
 
@@ -115,10 +119,11 @@ def test_qemu_has_no_way_to_write_the_memory_file(saved: Snapshot, tmp_path: Pat
         machine.load(saved, **elsewhere(tmp_path))
         pid = machine.qemu()
         assert "Uid:\t65534" in Path(f"/proc/{pid}/status").read_text()
-        for fd in Path(f"/proc/{pid}/fd").iterdir():
-            if str(fd.readlink()) == str(saved.memory):
-                flags = Path(f"/proc/{pid}/fdinfo/{fd.name}").read_text().split("flags:\t")[1].split()[0]
-                assert int(flags, 8) & os.O_ACCMODE == os.O_RDONLY
+        held = [fd.name for fd in Path(f"/proc/{pid}/fd").iterdir() if str(fd.readlink()) == str(saved.memory)]
+        assert held
+        for fd in held:
+            flags = Path(f"/proc/{pid}/fdinfo/{fd}").read_text().split("flags:\t")[1].split()[0]
+            assert int(flags, 8) & os.O_ACCMODE == os.O_RDONLY
 
 
 def test_a_chain_of_snapshots(kernel: str, initrd: Path, tmp_path: Path) -> None:
@@ -207,6 +212,29 @@ def test_a_guest_with_several_processors(kernel: str, initrd: Path, tmp_path: Pa
         assert machine.api.call("GET", "/machine-config")[1]["vcpu_count"] == 2
 
 
+def test_a_guest_that_finds_its_devices_by_acpi(initrd: Path, tmp_path: Path) -> None:
+    snapshot = Snapshot(tmp_path)
+    with vm(tmp_path) as machine:
+        boot(machine, acpi_kernel(), initrd, machine_config={"vcpu_count": 1, "mem_size_mib": 256})
+        machine.ask("count")
+        snapshot.create(machine.api)
+    with vm(tmp_path) as machine:
+        machine.load(snapshot)
+        assert machine.ask("count") == "2"
+
+
+def acpi_kernel() -> str:
+    if not TEST_HOME:
+        pytest.skip("FIRKIN_TEST_HOME names no prepared home")
+    context = Context(load({"FIRKIN_HOME": TEST_HOME}))
+    kernel = context.kernels.get("debian")
+    path = str(context.blobs.path(kernel.digest)) if kernel else ""
+    context.close()
+    if not path:
+        pytest.skip("the prepared home has no kernel debian")
+    return path
+
+
 @pytest.mark.parametrize("realtime", [False, True])
 def test_the_clock_stands_still_unless_it_is_to_go_on(
     kernel: str, initrd: Path, tmp_path: Path, realtime: bool
@@ -224,6 +252,18 @@ def test_the_clock_stands_still_unless_it_is_to_go_on(
         passed = float(machine.ask("clock").split()[0]) - before
         expected = time.monotonic() - began
     assert passed == pytest.approx(expected if realtime else 0, abs=1.0)
+
+
+def test_forks_draw_different_random_numbers(kernel: str, saved: Snapshot, tmp_path: Path) -> None:
+    with Path(kernel).open("rb") as file:
+        if reseed.find(file.fileno()) is None:
+            pytest.skip("the kernel file does not name its random number generator")
+    numbers = set()
+    for name in ("1", "2"):
+        with vm(tmp_path) as machine:
+            machine.load(saved, **elsewhere(tmp_path, name))
+            numbers |= {machine.ask("random"), machine.ask("random")}
+    assert len(numbers) == 4
 
 
 class Wire:
@@ -263,8 +303,9 @@ def test_a_restore_in_another_namespace(kernel: str, initrd: Path, tmp_path: Pat
     here, there = wires
     snapshot = Snapshot(tmp_path)
     nic = {"iface_id": "eth0", "host_dev_name": "tap0"}
+    metadata = {"version": "V2", "network_interfaces": ["eth0"], "ipv4_address": "169.254.170.2"}
     with vm(tmp_path, prefix=here.prefix) as machine:
-        boot(machine, kernel, initrd, address=GUEST_ADDRESS, network_interfaces_id_eth0=nic)
+        boot(machine, kernel, initrd, address=GUEST_ADDRESS, network_interfaces_id_eth0=nic, mmds_config=metadata)
         assert here.echo(b"here") == b"here"
         mac = machine.ask("mac")
         snapshot.create(machine.api)
@@ -277,6 +318,7 @@ def test_a_restore_in_another_namespace(kernel: str, initrd: Path, tmp_path: Pat
         assert one.ask("mac") == other.ask("mac") == mac
         config = other.api.call("GET", "/vm/config")[1]
         assert config["network-interfaces"][0]["host_dev_name"] == "other0"
+        assert config["mmds-config"]["ipv4_address"] == "169.254.170.2"
 
 
 def refused(machine: Vm, snapshot: Snapshot, **more: object) -> str:

@@ -272,7 +272,9 @@ def test_limits(jail: Jail) -> None:
 def test_a_limit_below_the_guests_memory_fails_the_start(jail: Jail) -> None:
     with jailed(jail, "--resource-limit", f"fsize={64 * MIB}"), closing(Api(jail.socket)) as api:
         api.put("/boot-source", kernel_image_path="/vmlinux", initrd_path="/initrd", boot_args=BOOT_ARGS)
-        assert "QEMU killed by signal 25" in api.fault("PUT", "/actions", {"action_type": "InstanceStart"})
+        assert api.fault("PUT", "/actions", {"action_type": "InstanceStart"}) == (
+            "Start microvm error: Invalid Memory Configuration: Cannot create mmap region: File too large (os error 27)"
+        )
 
 
 def test_limits_by_default(jail: Jail) -> None:

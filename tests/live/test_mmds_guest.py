@@ -7,7 +7,7 @@ import os
 import shutil
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -103,10 +103,9 @@ def booted(folder: Path, initrd: Path, **mmds: Any) -> Iterator[Guest]:
             subprocess.run(["ip", "-n", name, "link", "set", tap, "up"], check=True)
         files = ("--config-file", folder / "config.json", "--metadata", folder / "data.json")
         with engine("--api-sock", folder / "s", *files, prefix=("ip", "netns", "exec", name)) as vmm:
-            api = Api(folder / "s")
-            vmm.expect("READY")
-            yield Guest(vmm, api)
-            api.close()
+            with closing(Api(folder / "s")) as api:
+                vmm.expect("READY")
+                yield Guest(vmm, api)
 
 
 def test_version_1_in_both_formats_on_listed_interfaces_only(tmp_path: Path, initrd: Path) -> None:

@@ -6,7 +6,7 @@ import contextlib
 import os
 import socket
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from firkin.engine import accel, process, tsc
 from firkin.engine.accel import Accel
@@ -14,19 +14,23 @@ from firkin.engine.boot_timer import BootTimer
 from firkin.engine.console import Console
 from firkin.engine.faults import Area, Fault, os_text
 from firkin.engine.journal import Journal
+from firkin.engine.live import Live
 from firkin.engine.loop import READ, Loop
 from firkin.engine.plan import Channels, Surroundings, inherited, plan_boot, plan_restored
 from firkin.engine.privileges import can_become_nobody
 from firkin.engine.qemu_argv import PROGRAM, Guest, qemu_argv
 from firkin.engine.qmp import Message, Qmp, QmpClosed
 from firkin.engine.resources import Resources, VsockDevice
-from firkin.engine.snapshot import device_state
+from firkin.engine.serial_out import SerialOut, console_of
+from firkin.engine.snapshot import device_state, reseed
+from firkin.engine.snapshot.handover import Handover
 from firkin.engine.snapshot.memory import ForkedMemory, GuestMemory, OwnMemory
 from firkin.engine.snapshot.saved import SavedMachine, Traits
 from firkin.errors import EngineError, FirkinError
 from firkin.fcapi.machine import HugePages
 
 _CONSOLE_BUFFER = 1 << 20
+_TSC_TOLERANCE = 0.001
 
 OnExit = Callable[[process.Ended], None]
 
@@ -35,8 +39,16 @@ class Machine:
     """A running guest. Made by `boot` and `restore`."""
 
     def __init__(
-        self, launch: Launch, child: process.Child, qmp: Qmp, console: Console, memory: GuestMemory, traits: Traits
+        self,
+        launch: Launch,
+        child: process.Child,
+        qmp: Qmp,
+        live: Live,
+        console: Console | SerialOut,
+        memory: GuestMemory,
+        traits: Traits,
     ) -> None:
+        self.live = live
         self.memory = memory
         self.traits = traits
         self._loop = launch.loop
@@ -68,8 +80,25 @@ class Machine:
 
     def load(self, saved: SavedMachine, memory: ForkedMemory) -> None:
         """Become the machine that was saved; it stays stopped. Raises: EngineError, OSError."""
-        device_state.load(self._qmp, saved)
+        self._compare(saved)
+        device_state.load(self._qmp, saved.devices)
         memory.attach(self._child.pid, device_state.memory_address(self._qmp))
+        if saved.random_address is None or not memory.reseed(saved.random_address):
+            self._journal.warn(
+                "The guest's random number generator is not found in its memory: "
+                "until it reseeds itself, it shares its random numbers with others of the same snapshot."
+            )
+
+    def _compare(self, saved: SavedMachine) -> None:
+        """Whether this is the machine that can go on. Raises: EngineError."""
+        ours = self.traits
+        if ours.qemu_version != saved.qemu_version:
+            raise EngineError(f"the snapshot was made with QEMU {saved.qemu_version}, and this is {ours.qemu_version}")
+        if ours.accelerator is not saved.accelerator:
+            raise EngineError(f"the snapshot was made with {saved.accelerator}, and this is {ours.accelerator}")
+        if ours.tsc_khz and saved.tsc_khz and abs(ours.tsc_khz / saved.tsc_khz - 1) > _TSC_TOLERANCE:
+            text = f"The guest's TSC ran at {saved.tsc_khz} kHz and here runs at {ours.tsc_khz}: its clock is off."
+            self._journal.warn(text)
 
     def kill(self) -> process.Ended:
         """End QEMU now and reap it; the loop hears nothing more."""
@@ -153,8 +182,15 @@ def boot(launch: Launch) -> Machine:
     except OSError as error:
         text = f"Invalid Memory Configuration: Cannot create mmap region: {os_text(error)}"
         raise Fault(text, Area.START) from error
+    source = launch.resources.boot
+    random_address = reseed.find(source.kernel_fd) if source else None
     try:
-        return _start(launch, memory, lambda around, channels: plan_boot(launch.resources, around, channels))
+        return _start(
+            launch,
+            memory,
+            lambda around, channels: plan_boot(launch.resources, around, channels),
+            random_address,
+        )
     except (OSError, FirkinError) as error:
         memory.close()
         launch.resources.renew_vsock()
@@ -171,18 +207,24 @@ def restore(launch: Launch, saved: SavedMachine, memory: ForkedMemory) -> Machin
     def plan(around: Surroundings, channels: Channels) -> tuple[Guest, set[int]]:
         return plan_restored(launch.resources, around, channels, acpi=saved.acpi), set()
 
-    machine = _start(launch, memory, plan)
+    if launch.accel is accel.Choice.AUTO:
+        launch = replace(launch, accel=accel.Choice(saved.accelerator))
+    machine = _start(launch, memory, plan, saved.random_address)
     try:
         machine.load(saved, memory)
-    except EngineError as error:
+    except (OSError, EngineError) as error:
         raise EngineError(f"{error}: {machine.kill().describe()}") from error
     return machine
 
 
 def _start(
-    launch: Launch, memory: GuestMemory, plan: Callable[[Surroundings, Channels], tuple[Guest, set[int]]]
+    launch: Launch,
+    memory: GuestMemory,
+    plan: Callable[[Surroundings, Channels], tuple[Guest, set[int]]],
+    random_address: int | None,
 ) -> Machine:
     around = launch.around()
+    launch.resources.serial.open()
     our_monitor, their_monitor = socket.socketpair()
     our_console, their_console = socket.socketpair()
     # Each character is a message with an overhead of its own: room for a burst, so that the guest need not wait.
@@ -196,41 +238,63 @@ def _start(
     try:
         with their_monitor, their_console:
             guest, made = plan(around, channels)
-            child = _spawn(launch, guest, made)
+            child = _spawn(launch, guest, made, _child_setup(launch, memory))
         qmp = Qmp(our_monitor, lambda event: _log_event(launch.journal, event))
-        _negotiate(qmp, child)
+        live = Live(launch.loop, qmp, launch.resources)
+        _negotiate(qmp, live, child)
     except (OSError, FirkinError):
         our_monitor.close()
         our_console.close()
         raise
     launch.resources.release_files()
-    traits = Traits(acpi=guest.acpi, tsc_khz=around.tsc_khz, qemu_version=qmp.version)
-    return Machine(launch, child, qmp, Console(launch.loop, our_console), memory, traits)
+    traits = Traits(
+        acpi=guest.acpi,
+        accelerator=guest.accel,
+        tsc_khz=around.tsc_khz,
+        qemu_version=qmp.version,
+        random_address=random_address,
+    )
+    console = console_of(launch.loop, our_console, launch.resources.serial)
+    return Machine(launch, child, qmp, live, console, memory, traits)
 
 
-def _spawn(launch: Launch, guest: Guest, made: set[int]) -> process.Child:
+def _child_setup(launch: Launch, memory: GuestMemory) -> Callable[[], None]:
+    """What the forked child does to itself before it becomes QEMU."""
+    steps: list[Callable[[], None]] = []
+    if not memory.shared:
+        steps.append(Handover(memory.fd).install)
+    if launch.resources.vsock_device:
+        steps.append(launch.resources.vsock_device.child_setup)
+
+    def take_steps() -> None:
+        for step in steps:
+            step()
+
+    return take_steps
+
+
+def _spawn(launch: Launch, guest: Guest, made: set[int], child_setup: Callable[[], None]) -> process.Child:
     try:
         argv = qemu_argv(guest, process.find(PROGRAM))
         launch.journal.debug("QEMU: " + " ".join(argv))
-        vsock = launch.resources.vsock_device
         child = process.spawn(
             argv,
             inherited(guest, launch.resources),
-            vsock.child_setup if vsock else _nothing,
+            child_setup,
             group=accel.group_of_device() if guest.accel is Accel.KVM else None,
-            may_lose_words=guest.reports_boot,
         )
     finally:
         for fd in made:
             os.close(fd)
-    if vsock:
-        _attach(vsock, child)
+    if launch.resources.vsock_device:
+        _attach(launch.resources.vsock_device, child)
     return child
 
 
-def _negotiate(qmp: Qmp, child: process.Child) -> None:
+def _negotiate(qmp: Qmp, live: Live, child: process.Child) -> None:
     try:
         qmp.negotiate()
+        live.begin()
     except EngineError as error:
         if not isinstance(error, QmpClosed):
             child.kill()
@@ -247,7 +311,3 @@ def _attach(vsock: VsockDevice, child: process.Child) -> None:
 
 def _log_event(journal: Journal, event: Message) -> None:
     journal.debug(f"QEMU event {event.get('event')}: {event.get('data', {})}")
-
-
-def _nothing() -> None:
-    pass

@@ -5,16 +5,17 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass, replace
 
-from firkin.engine import cmdline, kernel
+from firkin.engine import cmdline, io_uring, kernel
 from firkin.engine.accel import Accel
 from firkin.engine.faults import Area, Fault
-from firkin.engine.qemu_argv import Disk, Guest, Nic
+from firkin.engine.qemu_argv import Guest, Nic
+from firkin.engine.qemu_disks import Disk
 from firkin.engine.resources import Resources
 from firkin.engine.resources.boot import Boot
 from firkin.engine.resources.drives import OpenDrive
 from firkin.engine.resources.nics import OpenNic
 from firkin.fcapi.boot import DEFAULT_BOOT_ARGS
-from firkin.fcapi.drives import CacheType
+from firkin.fcapi.drives import CacheType, IoEngine
 
 ACPI_SLOTS = 17  # as many as upstream has interrupts for
 _BAD_KERNEL = (
@@ -81,9 +82,11 @@ def plan_restored(resources: Resources, around: Surroundings, channels: Channels
         memory_fd=channels.memory_fd,
         memory_shared=channels.memory_shared,
         acpi=acpi,
-        disks=tuple(_disk(drive) for drive in resources.drives),
+        balloon=resources.balloon,
+        disks=tuple(plan_disk(drive) for drive in resources.drives),
         nics=tuple(_nic(nic) for nic in resources.nics),
         extra=tuple(resources.vsock_device.qemu_args()) if resources.vsock_device else (),
+        entropy=resources.entropy,
         monitor_fd=channels.monitor_fd,
         console_fd=channels.console_fd,
         sandbox=around.sandbox,
@@ -126,7 +129,8 @@ def _bootable(boot: Boot | None) -> Boot:
 
 
 def _count_devices(guest: Guest) -> int:
-    return len(guest.disks) + len(guest.nics) + guest.extra.count("-device")
+    single = (guest.balloon is not None) + (guest.entropy is not None)
+    return single + len(guest.disks) + len(guest.nics) + guest.extra.count("-device")
 
 
 def _check_slots(devices: int, slots: int) -> None:
@@ -152,14 +156,17 @@ def _boot_files(boot: Boot, other_user: bool) -> tuple[int, int | None, set[int]
     return kernel_fd, initrd_fd, made
 
 
-def _disk(drive: OpenDrive) -> Disk:
+def plan_disk(drive: OpenDrive) -> Disk:
     config = drive.config
     return Disk(
         fd=drive.fd,
         read_only=bool(config.is_read_only),
         durable=config.cache_type is CacheType.WRITEBACK,
         is_block_device=drive.is_block_device,
+        size=drive.size,
+        aio="io_uring" if config.io_engine is IoEngine.ASYNC and io_uring.is_allowed() else "threads",
         limiter=config.rate_limiter,
+        is_vhost_user=drive.is_vhost_user,
     )
 
 

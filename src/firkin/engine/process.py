@@ -78,17 +78,16 @@ def spawn(
     child_setup: Callable[[], None],
     *,
     group: int | None = None,
-    may_lose_words: bool = False,
 ) -> Child:
     """Fork and exec `argv`, which gets the descriptors in `inherit` and no others but a stderr of ours.
 
-    It is put into `group` where it gives up being root. With `may_lose_words` it never waits for us to read its stderr.
+    It is put into `group` where it gives up being root.
 
     Returns at once: the child may still be in `child_setup`, or fail to exec (then it exits with 127).
     """
     privileges = Privileges(group)
+    # QEMU rather loses words than waits for us to read them: we may be waiting for its answer to a command.
     stderr, theirs = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
-    os.set_blocking(theirs, not may_lose_words)
     pid = os.fork()
     if pid == 0:
         _become(argv, inherit, theirs, privileges, child_setup)
@@ -104,6 +103,7 @@ def _become(
         os.setsid()
         for number in (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGHUP, signal.SIGTERM, signal.SIGINT, signal.SIGXCPU):
             signal.signal(number, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_SETMASK, ())
         _redirect(stderr)
         privileges.drop()
         child_setup()  # may still speak to its parent on a descriptor of its own

@@ -58,7 +58,7 @@ class Session:
         try:
             self.vmm.metadata().store.put(document.parse(text))
         except codec.Malformed as error:
-            raise Panic(f"MMDS error: metadata provided not valid json: {error}") from error
+            raise Panic(f"MMDS error: metadata provided not valid json: {error.debug}") from error
         except Fault as error:
             raise Fatal(error.in_file, debug="MmdsLimitExceeded(DataStoreLimitExceeded)") from error
         self._journal.info("Successfully added metadata to mmds from file")
@@ -69,12 +69,13 @@ class Session:
             self._machine.kill()
         if self.vmm.resources.vsock_device is not None:
             self.vmm.resources.vsock_device.close()
+        self.vmm.resources.serial.close()
         self._terminal.restore()
 
     def start(self, resources: Resources) -> machine.Machine:
         """Start the configured guest (`Hypervisor`). Raises: Fault."""
         self._machine = machine.boot(self._launch(resources))
-        self._terminal.make_raw()
+        self._take_terminal(resources)
         return self._machine
 
     def load(self, resources: Resources, body: SnapshotLoad) -> machine.Machine:
@@ -83,12 +84,16 @@ class Session:
 
         backend = load.mem_backend(body)
         try:
-            self._machine = load.load(self._launch(resources), body, backend)
+            self._machine = load.load(self._launch(resources), self.vmm, body, backend)
         except load.LoadFailed:
             self._loop.stop(exits.GENERIC)  # once the answer is sent
             raise
-        self._terminal.make_raw()
+        self._take_terminal(resources)
         return self._machine
+
+    def _take_terminal(self, resources: Resources) -> None:
+        if resources.serial.is_terminal:
+            self._terminal.make_raw()
 
     def _launch(self, resources: Resources) -> machine.Launch:
         return machine.Launch(

@@ -4,14 +4,28 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
-from firkin.engine.faults import MMDS_NOT_INITIALIZED, NOT_AFTER_START, NOT_BEFORE_START, Area, Fault, os_text
+from firkin.engine.args import DEFAULT_PAYLOAD_LIMIT
+from firkin.engine.faults import (
+    MMDS_NOT_INITIALIZED,
+    NO_DEVICE,
+    NOT_AFTER_START,
+    NOT_BEFORE_START,
+    PCI_NOT_ENABLED,
+    Area,
+    Fault,
+    os_text,
+)
 from firkin.engine.journal import INFO, Journal, UnknownLevel, parse_level
 from firkin.engine.latencies import Latencies, Slow
+from firkin.engine.live import Live
 from firkin.engine.resources import Resources
 from firkin.engine.snapshot.memory import GuestMemory
 from firkin.engine.snapshot.saved import Traits
+from firkin.fcapi.balloon import Balloon
+from firkin.fcapi.cpu import CpuConfig
 from firkin.fcapi.instance import Action, ActionType, InstanceInfo, InstanceState, Vm, VmState
 from firkin.fcapi.logger import Logger
+from firkin.fcapi.mmds import MmdsConfig
 from firkin.fcapi.snapshot import SnapshotLoad
 from firkin.fcapi.version import APP_NAME, VERSION
 
@@ -24,6 +38,8 @@ NOT_FRESH = "Loading a microVM snapshot not allowed after configuring boot-speci
 class Running(Protocol):
     """A started guest."""
 
+    @property
+    def live(self) -> Live: ...
     @property
     def memory(self) -> GuestMemory: ...
     @property
@@ -48,9 +64,10 @@ class Vmm:
     """One microVM: before its start a configuration, afterwards a guest."""
 
     def __init__(self, journal: Journal, hypervisor: Hypervisor) -> None:
-        self.resources = Resources(journal.instance_id)
+        self.resources = Resources()
         self.state = InstanceState.NOT_STARTED
         self.journal = journal
+        self.mmds_size_limit = DEFAULT_PAYLOAD_LIMIT
         self.latencies = Latencies(journal)
         self.boot_specific = False  # something was configured that a snapshot would bring itself
         self._hypervisor = hypervisor
@@ -67,6 +84,19 @@ class Vmm:
             raise Fault(NOT_BEFORE_START)
         return self._guest
 
+    @property
+    def pluggable(self) -> Resources:
+        """The resources, while devices can be added. Raises: Fault, after the start: plugging would need PCI."""
+        if self.started:
+            raise Fault(PCI_NOT_ENABLED)
+        return self.resources
+
+    def balloon(self) -> Balloon:
+        """GET /balloon. Raises: Fault, if there is none; before the start in other words than after it."""
+        if self.resources.balloon is None:
+            raise Fault(NO_DEVICE, Area.VM) if self.started else Fault("No balloon device found.", Area.BALLOON)
+        return self.resources.balloon
+
     def info(self) -> InstanceInfo:
         return InstanceInfo(id=self.journal.instance_id, state=self.state, vmm_version=VERSION, app_name=APP_NAME)
 
@@ -82,10 +112,21 @@ class Vmm:
         self.state = InstanceState.RUNNING
 
     def metadata(self) -> Mmds:
-        """The metadata service. Raises: Fault, when the guest was started without one."""
-        if self.started and self.resources.mmds is None:
-            raise Fault(MMDS_NOT_INITIALIZED, Area.MMDS)
-        return self.resources.metadata()
+        """The metadata service; the first who asks before the start makes it. Raises: Fault, when nobody did."""
+        if self.resources.mmds is None:
+            if self.started:
+                raise Fault(MMDS_NOT_INITIALIZED, Area.MMDS)
+            from firkin.engine.mmds.service import Mmds
+
+            self.resources.mmds = Mmds(self.journal.instance_id, self.mmds_size_limit)
+        return self.resources.mmds
+
+    def put_mmds_config(self, body: MmdsConfig) -> None:
+        """Raises: Fault, for an address or an interface that cannot be."""
+        from firkin.engine.mmds.config import checked
+
+        config = checked(body, [nic.config.iface_id for nic in self.resources.nics])
+        self.metadata().config = config
 
     def load(self, body: SnapshotLoad) -> None:
         """Become the machine of a snapshot, in a process that has configured nothing of its own. Raises: Fault."""
@@ -119,6 +160,14 @@ class Vmm:
                 self.guest.resume()
                 self.state = InstanceState.RUNNING
 
+    def set_cpu_template(self, template: CpuConfig | str) -> None:
+        """Take a CPU template, or the path of one, which changes nothing here. Raises: Fault, if it is malformed."""
+        from firkin.engine.resources import cpu
+
+        if isinstance(template, str):
+            cpu.read(template)
+        self.journal.warn("The CPU template has no effect: the guest's processor is QEMU's own.")
+
     def set_logger(self, body: Logger) -> None:
         """Raises: Fault, for an unknown level or a file that cannot be opened."""
         try:
@@ -131,6 +180,7 @@ class Vmm:
             except OSError as error:
                 raise Fault(f"Failed to open target file: {os_text(error)}", Area.LOGGER) from error
         self.journal.level = level
-        self.journal.show_level = bool(body.show_level)
-        self.journal.show_origin = bool(body.show_log_origin)
-        self.journal.module = body.module
+        # What is left out stays as it was, but for the level.
+        self.journal.show_level = self.journal.show_level if body.show_level is None else body.show_level
+        self.journal.show_origin = self.journal.show_origin if body.show_log_origin is None else body.show_log_origin
+        self.journal.module = self.journal.module if body.module is None else body.module

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 
+from firkin.fcapi.texts import Ipv4Address
 from firkin.fcapi.wire import Wire
 
 DEFAULT_ADDRESS = "169.254.169.254"
@@ -22,4 +23,4 @@ class MmdsConfig(Wire, frozen=True, kw_only=True):
     version: MmdsVersion = MmdsVersion.V1
     imds_compat: bool = False
     network_interfaces: tuple[str, ...]
-    ipv4_address: str | None = None
+    ipv4_address: Ipv4Address | None = None

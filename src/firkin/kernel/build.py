@@ -177,7 +177,8 @@ def adopt(name: str, origin: str, tree: Path, blobs: Blobs) -> Kernel:
         HostError: what was compiled is no x86_64 kernel.
     """
     kernel = tree / "vmlinux"
-    run("strip", "--strip-all", kernel, timeout_s=60)  # the VMM would read symbols as large as the rest
+    # The VMM would read symbols as large as the rest; it wants one, to reseed the random numbers of restored guests.
+    run("strip", "--strip-all", "--keep-symbol=base_crng", kernel, timeout_s=60)
     vmlinux.check_elf(kernel.read_bytes())
     size_bytes = kernel.stat().st_size
     return Kernel(

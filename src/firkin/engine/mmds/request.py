@@ -1,16 +1,17 @@
-"""The guest's HTTP requests and our replies, as bytes: what Firecracker's own small server understands. Pure."""
+"""The guest's HTTP requests: what Firecracker's own small server understands. Pure."""
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
 
+from firkin.engine.http import JSON, TEXT
+
 _METHODS = (b"GET", b"PUT", b"PATCH", b"DELETE")
 _VERSIONS = (b"HTTP/1.0", b"HTTP/1.1")
 _SHORTEST_LINE = 14
 _NUMBER = re.compile(r"\+?[0-9]+")
 MAX_U32 = 2**32 - 1
-JSON, TEXT = "application/json", "text/plain"
 
 
 class BadRequest(ValueError):
@@ -58,22 +59,6 @@ def number(text: str) -> int | None:
     if not _NUMBER.fullmatch(text) or len(text.lstrip("+0")) > 10 or int(text) > MAX_U32:
         return None
     return int(text)
-
-
-def reply(
-    status: int, body: bytes, *, kind: str = TEXT, version: str = "HTTP/1.1", headers: tuple[str, ...] = ()
-) -> bytes:
-    """A whole reply; `headers` are the lines that only some replies have."""
-    lines = (
-        f"{version} {status} ",
-        "Server: Firecracker API",
-        "Connection: keep-alive",
-        *headers,
-        f"Content-Type: {kind}",
-        f"Content-Length: {len(body)}",
-        "\r\n",
-    )
-    return "\r\n".join(lines).encode() + body
 
 
 def _request_line(line: bytes) -> tuple[str, str, str]:

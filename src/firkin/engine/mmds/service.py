@@ -9,11 +9,12 @@ from typing import Any
 import msgspec
 
 from firkin.engine.faults import Fault
+from firkin.engine.http import JSON, TEXT, Response
 from firkin.engine.mmds import document
 from firkin.engine.mmds import request as http
 from firkin.engine.mmds.document import NotFound
 from firkin.engine.mmds.metrics import Metrics
-from firkin.engine.mmds.request import JSON, TEXT, BadRequest, Request, reply
+from firkin.engine.mmds.request import BadRequest, Request
 from firkin.engine.mmds.store import Store, UnsupportedType
 from firkin.engine.mmds.tokens import MAX_TTL_S, MIN_TTL_S, BadTtl, TokenAuthority
 from firkin.fcapi import codec
@@ -67,12 +68,13 @@ class Mmds:
             request = http.parse(data)
         except BadRequest as error:
             # Upstream's words for what it cannot parse go out as its server's default kind, JSON or not.
-            return reply(error.status, str(error).encode(), kind=JSON)
+            return Response(error.status, str(error).encode()).encode()
         try:
             return self._answer(request)
         except _Refused as error:
-            headers = ("Allow: GET, PUT",) if error.status == 405 else ()
-            return reply(error.status, str(error).encode(), version=request.version, headers=headers)
+            allow = ("GET", "PUT") if error.status == 405 else ()
+            reply = Response(error.status, str(error).encode(), content_type=TEXT, allow=allow, version=request.version)
+            return reply.encode()
 
     def _answer(self, request: Request) -> bytes:
         if not request.path:
@@ -106,7 +108,7 @@ class Mmds:
             raise _Refused(404, f"Resource not found: {request.path}.") from error
         except UnsupportedType as error:
             raise _Refused(501, _UNSUPPORTED) from error
-        return reply(200, body, kind=TEXT if as_text else JSON, version=request.version)
+        return Response(200, body, content_type=TEXT if as_text else JSON, version=request.version).encode()
 
     def _issue_token(self, request: Request) -> bytes:
         # A proxy that passes requests on for others would hand out our tokens to them.
@@ -123,7 +125,8 @@ class Mmds:
             token = self._tokens.issue(ttl_s)
         except BadTtl as error:
             raise _Refused(400, _BAD_TTL.format(ttl_s)) from error
-        return reply(200, token, version=request.version, headers=(f"{name}: {ttl_s}",))
+        lines = (f"{name}: {ttl_s}",)
+        return Response(200, token, content_type=TEXT, headers=lines, version=request.version).encode()
 
 
 class _Refused(Exception):

@@ -8,16 +8,20 @@ from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
-from firkin.engine.args import DEFAULT_ID, DEFAULT_PAYLOAD_LIMIT
+from firkin.engine import throttle
 from firkin.engine.faults import Area, Fault, os_text
-from firkin.engine.resources import machine
+from firkin.engine.resources import balloon, machine
 from firkin.engine.resources.boot import Boot, open_boot
 from firkin.engine.resources.drives import Drives
 from firkin.engine.resources.nics import Nics
+from firkin.engine.resources.serial import SerialPort
+from firkin.fcapi.balloon import Balloon
 from firkin.fcapi.boot import BootSource
 from firkin.fcapi.config import VmConfig
+from firkin.fcapi.entropy import Entropy
+from firkin.fcapi.hotplug import MemoryHotplug
 from firkin.fcapi.machine import DEFAULT_MACHINE, MachineConfiguration, MachineConfigurationPatch
-from firkin.fcapi.mmds import MmdsConfig
+from firkin.fcapi.pmem import Pmem
 from firkin.fcapi.vsock import Vsock
 
 if TYPE_CHECKING:
@@ -45,25 +49,26 @@ class VsockDevice(Protocol):
 class Resources:
     """The machine to be. Each `put` opens what it names and replaces what had the same id."""
 
-    def __init__(self, instance_id: str = DEFAULT_ID) -> None:
-        self.mmds_size_limit = DEFAULT_PAYLOAD_LIMIT
-        self._instance_id = instance_id
+    def __init__(self) -> None:
         self.machine = DEFAULT_MACHINE
         self.boot: Boot | None = None
         self.restored_boot: BootSource | None = None  # of a snapshot: shown, but not needed any more
         self.drives = Drives()
         self.nics = Nics()
+        self.balloon: Balloon | None = None
+        self.entropy: Entropy | None = None
+        self.serial = SerialPort()
         self.vsock: Vsock | None = None
         self.vsock_device: VsockDevice | None = None
         self.mmds: Mmds | None = None
 
     def put_machine(self, config: MachineConfiguration) -> None:
         """Raises: Fault, for impossible numbers."""
-        self.machine = machine.check(config)
+        self._set_machine(machine.check(config))
 
     def patch_machine(self, patch: MachineConfigurationPatch) -> None:
         """Raises: Fault, for impossible numbers or a patch that says nothing."""
-        self.machine = machine.patched(self.machine, patch)
+        self._set_machine(machine.patched(self.machine, patch))
 
     def put_boot(self, config: BootSource) -> None:
         """Raises: Fault, when kernel or initrd cannot be opened."""
@@ -71,6 +76,25 @@ class Resources:
         if self.boot:
             self.boot.close()
         self.boot = boot
+
+    def put_balloon(self, config: Balloon) -> None:
+        """Raises: Fault, for more than the machine has, or what this engine's balloon cannot do."""
+        self.balloon = balloon.check(config, self.machine)
+
+    def put_entropy(self, config: Entropy) -> None:
+        self.entropy = Entropy(rate_limiter=throttle.effective(config.rate_limiter))
+
+    def put_pmem(self, config: Pmem) -> None:
+        """Raises: Fault."""
+        from firkin.engine.resources import pmem
+
+        pmem.refuse(config, self.drives.root)
+
+    def put_memory_hotplug(self, config: MemoryHotplug) -> None:
+        """Raises: Fault."""
+        from firkin.engine.resources import hotplug
+
+        hotplug.refuse(config)
 
     def put_vsock(self, config: Vsock, *, next_host_port: int | None = None) -> None:
         """Raises: Fault, when the socket cannot be bound."""
@@ -92,21 +116,6 @@ class Resources:
         if self.vsock is not None:
             self.put_vsock(self.vsock)
 
-    def metadata(self) -> Mmds:
-        """The metadata service, made when it is first asked for."""
-        if self.mmds is None:
-            from firkin.engine.mmds.service import Mmds
-
-            self.mmds = Mmds(self._instance_id, self.mmds_size_limit)
-        return self.mmds
-
-    def put_mmds_config(self, config: MmdsConfig) -> None:
-        """Raises: Fault, for an address or an interface that cannot be."""
-        from firkin.engine.mmds.config import checked
-
-        config = checked(config, [nic.config.iface_id for nic in self.nics])
-        self.metadata().config = config
-
     def release_files(self) -> None:
         """Close what QEMU has its own copies of by now."""
         if self.boot:
@@ -117,13 +126,19 @@ class Resources:
     def describe(self) -> VmConfig:
         """The machine as GET /vm/config shows it."""
         return VmConfig(
+            balloon=self.balloon,
             boot_source=self.boot.config if self.boot else self.restored_boot or BootSource(kernel_image_path=""),
             drives=tuple(drive.config for drive in self.drives),
             machine_config=self.machine,
             network_interfaces=tuple(nic.config for nic in self.nics),
             vsock=self.vsock,
             mmds_config=self.mmds.described_config() if self.mmds else None,
+            entropy=self.entropy,
         )
+
+    def _set_machine(self, config: MachineConfiguration) -> None:
+        balloon.check_fits(self.balloon, config)
+        self.machine = config
 
     def _remove_own_socket(self) -> None:
         if self.vsock:

@@ -14,11 +14,11 @@ import msgspec
 
 from firkin.engine.faults import Area, Fault, os_text
 from firkin.engine.machine import Launch, Machine, restore
-from firkin.engine.resources import Resources
 from firkin.engine.snapshot import clock
 from firkin.engine.snapshot import format as state_file
 from firkin.engine.snapshot.memory import ForkedMemory
 from firkin.engine.snapshot.saved import SavedMachine
+from firkin.engine.vmm import Vmm
 from firkin.errors import FirkinError
 from firkin.fcapi.config import VmConfig
 from firkin.fcapi.machine import HugePages
@@ -47,11 +47,11 @@ class LoadFailed(Fault):
         super().__init__(f"Failed to restore from snapshot: {text}", Area.LOAD_SNAPSHOT)
 
 
-def load(launch: Launch, body: SnapshotLoad, backend: MemBackend) -> Machine:
+def load(launch: Launch, vmm: Vmm, body: SnapshotLoad, backend: MemBackend) -> Machine:
     """The machine of a snapshot, paused. Raises: LoadFailed."""
     saved = read_state(body)
     memory = open_memory(backend, saved)
-    configure(launch.resources, saved)
+    configure(vmm, saved)
     if body.clock_realtime:
         saved = at_present(saved)
     try:
@@ -123,11 +123,15 @@ def open_memory(backend: MemBackend, saved: SavedMachine) -> ForkedMemory:
     return ForkedMemory(fd, saved.memory_size, track=saved.config.machine_config.track_dirty_pages)
 
 
-def configure(resources: Resources, saved: SavedMachine) -> None:
+def configure(vmm: Vmm, saved: SavedMachine) -> None:
     """Open disks, taps and socket. Raises: LoadFailed."""
-    config = saved.config
+    config, resources = saved.config, vmm.resources
     with _told("Failed to build microVM from snapshot: ", ""):
         resources.put_machine(config.machine_config)
+        if config.balloon is not None:
+            resources.put_balloon(config.balloon)
+        if config.entropy is not None:
+            resources.put_entropy(config.entropy)
     resources.restored_boot = config.boot_source
     for drive in config.drives:
         with _told(_DEVICES + _BLOCK[0], _BLOCK[1]):
@@ -139,10 +143,10 @@ def configure(resources: Resources, saved: SavedMachine) -> None:
         with _told(_DEVICES + _VSOCK[0], _VSOCK[1]):
             resources.put_vsock(config.vsock, next_host_port=saved.next_host_port)
     if config.mmds_config is not None:
-        resources.metadata()  # empty, as the data is not the snapshot's to keep
+        vmm.metadata()  # empty: data is not the snapshot's to keep
         if config.mmds_config.network_interfaces:
-            with _told("Failed to build microVM from snapshot: ", ""):
-                resources.put_mmds_config(config.mmds_config)
+            with _told(_DEVICES + "MmdsConfig: ", ""):
+                vmm.put_mmds_config(config.mmds_config)
 
 
 def at_present(saved: SavedMachine) -> SavedMachine:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from engine_fakes import FakeHypervisor
 
+from firkin.engine.accel import Accel
 from firkin.engine.controller import Controller
 from firkin.engine.faults import NOT_AFTER_START
 from firkin.engine.http import Request, Response
@@ -31,7 +32,7 @@ class Api:
         journal = Journal("unit")
         journal.open(str(log))
         self.vmm = Vmm(journal, FakeHypervisor())
-        self.vmm.resources.mmds_size_limit = 100
+        self.vmm.mmds_size_limit = 100
         self.log = log
         self._controller = Controller(self.vmm)
 
@@ -155,11 +156,12 @@ def test_a_bad_configuration_leaves_the_one_before(api: Api) -> None:
 def test_a_snapshot_brings_the_configuration_but_no_data(api: Api, interfaces: tuple[str, ...]) -> None:
     saved = SavedMachine(
         qemu_version="7.2",
-        accelerator="tcg",
+        accelerator=Accel.TCG,
         acpi=False,
         saved_at_ns=1,
         tsc_khz=None,
         next_host_port=None,
+        random_address=None,
         config=VmConfig(
             drives=(),
             boot_source=BootSource(kernel_image_path="/k"),
@@ -167,7 +169,7 @@ def test_a_snapshot_brings_the_configuration_but_no_data(api: Api, interfaces: t
         ),
         devices=b"",
     )
-    configure(api.vmm.resources, saved)
+    configure(api.vmm, saved)
     api.boot()
     assert api.get() == {}
     assert api.get("/vm/config")["mmds-config"]["network_interfaces"] == list(interfaces)

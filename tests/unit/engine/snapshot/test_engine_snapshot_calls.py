@@ -9,9 +9,9 @@ import msgspec
 import pytest
 from engine_fakes import MEMORY_SIZE, PAGE, FakeHypervisor
 
+from firkin.engine.accel import Accel
 from firkin.engine.faults import Fault
 from firkin.engine.journal import Journal
-from firkin.engine.resources import Resources
 from firkin.engine.snapshot import format as state_file
 from firkin.engine.snapshot import load
 from firkin.engine.snapshot.create import create
@@ -45,10 +45,11 @@ CONFIG = VmConfig(
 )
 SAVED = SavedMachine(
     qemu_version="7.2.22",
-    accelerator="tcg",
+    accelerator=Accel.TCG,
     acpi=False,
     saved_at_ns=1,
     tsc_khz=None,
+    random_address=None,
     next_host_port=None,
     config=CONFIG,
     devices=b"",
@@ -276,7 +277,7 @@ def test_devices_that_cannot_be_opened(tmp_path: Path) -> None:
         CONFIG, drives=(Drive(drive_id="d", is_root_device=False, path_on_host=missing),), network_interfaces=()
     )
     with pytest.raises(load.LoadFailed) as refused:
-        load.configure(Resources(), msgspec.structs.replace(SAVED, config=config))
+        load.configure(Vmm(Journal("unit"), FakeHypervisor()), msgspec.structs.replace(SAVED, config=config))
     assert str(refused.value) == (
         f"{RESTORE}Failed to build microVM from snapshot: Failed to restore devices: Error restoring MMIO devices: "
         f"Block: Virtio backend error: Error manipulating the backing file: No such file or directory (os error 2) "
