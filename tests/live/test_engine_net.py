@@ -48,6 +48,26 @@ class Link:
         assert found, said
         return float(found[1])
 
+    def replies(self, *, within_s: int) -> int:
+        """How many of far too many pings are answered in time."""
+        count = str(200 * within_s)
+        command = (
+            "ip",
+            "netns",
+            "exec",
+            self.name,
+            "ping",
+            "-q",
+            "-c",
+            count,
+            "-i",
+            "0.01",
+            "-w",
+            str(within_s),
+            GUEST,
+        )
+        return _received(subprocess.run(command, capture_output=True, text=True, timeout=60).stdout)
+
     def from_guest(self, size: int) -> float:
         """Bytes a second of a file that the guest serves by HTTP, once it flows."""
         self.shell.run(f"head -c {size} /dev/zero > /big; pidof httpd || httpd -p {PORT} -h /")
@@ -80,6 +100,12 @@ class Link:
         assert self.guest.api.call("PATCH", "/network-interfaces/net0", body) == (204, None)
 
 
+def _received(said: str) -> int:
+    found = re.search(r"(\d+) received", said)
+    assert found, said
+    return int(found[1])
+
+
 @contextmanager
 def linked(folder: Path, initrd: Path, **nic: Any) -> Iterator[Link]:
     body = {"iface_id": "net0", "host_dev_name": "tap0", "guest_mac": MAC, **nic}
@@ -99,6 +125,63 @@ def test_packets_pass_quickly_both_ways(tmp_path: Path, initrd: Path) -> None:
     with linked(tmp_path, initrd, mtu=1400) as link:
         assert link.shell.run("cat /sys/class/net/eth0/address") == MAC.lower()
         assert link.shell.run("cat /sys/class/net/eth0/mtu") == "1400"
-        print("ping", link.ping(200), "ms")
-        print("from guest", link.from_guest(64 * MIB) / MIB, "MiB/s")
-        print("to guest", link.to_guest(64 * MIB) / MIB, "MiB/s")
+        assert link.ping(100) < 20  # a millisecond on a quiet machine
+        assert link.from_guest(32 * MIB) > 20 * MIB
+        assert link.to_guest(32 * MIB) > 20 * MIB
+
+
+def test_a_limit_on_bytes_holds_both_ways_and_can_be_changed(tmp_path: Path, initrd: Path) -> None:
+    rate = 4 * MIB
+    limit = {"bandwidth": {"size": rate // 10, "refill_time": 100}}
+    with linked(tmp_path, initrd, rx_rate_limiter=limit, tx_rate_limiter=limit) as link:
+        assert link.from_guest(8 * MIB) == pytest.approx(rate, rel=0.15)
+        assert link.to_guest(8 * MIB) == pytest.approx(rate, rel=0.15)
+        config = link.guest.api.call("GET", "/vm/config")[1]["network-interfaces"][0]
+        assert config["tx_rate_limiter"]["bandwidth"]["size"] == rate // 10
+        faster = {"bandwidth": {"size": rate // 5, "refill_time": 100}}
+        link.patch(tx_rate_limiter=faster)
+        assert link.from_guest(16 * MIB) == pytest.approx(2 * rate, rel=0.15)
+        link.patch(tx_rate_limiter={"bandwidth": {"size": 0, "refill_time": 0}})
+        assert link.from_guest(32 * MIB) > 4 * rate
+        assert link.guest.api.call("GET", "/vm/config")[1]["network-interfaces"][0]["tx_rate_limiter"] is None
+
+
+def test_a_limit_on_packets_and_its_burst(tmp_path: Path, initrd: Path) -> None:
+    ops = {"ops": {"size": 10, "refill_time": 1000, "one_time_burst": 20}}
+    with linked(tmp_path, initrd) as link:
+        link.ping(1)  # the addresses are known now
+        link.patch(tx_rate_limiter=ops)
+        # A reply each: 20 of the burst, 10 of the bucket, and 10 a second as it refills.
+        assert link.replies(within_s=3) == pytest.approx(20 + 10 + 30, rel=0.15)
+
+
+def test_an_unknown_interface_and_one_that_comes_too_late_are_refused(tmp_path: Path, initrd: Path) -> None:
+    with linked(tmp_path, initrd) as link:
+        assert link.guest.api.fault("PATCH", "/network-interfaces/other", {"iface_id": "other"}) == (
+            "Network config error: Unable to update the net device: Failed perform action on device: Device not found"
+        )
+        late = {"iface_id": "late", "host_dev_name": "tap1"}
+        assert "PCI is not enabled" in link.guest.api.fault("PUT", "/network-interfaces/late", late)
+        assert "PCI is not enabled" in link.guest.api.fault("DELETE", "/network-interfaces/net0")
+
+
+def test_packets_wait_for_a_paused_guest(tmp_path: Path, initrd: Path) -> None:
+    with linked(tmp_path, initrd) as link:
+        link.ping(1)
+        assert link.guest.api.call("PATCH", "/vm", {"state": "Paused"}) == (204, None)
+        ping = ("ip", "netns", "exec", link.name, "ping", "-q", "-c", "5", "-i", "0.1", "-W", "10", GUEST)
+        with subprocess.Popen(ping, stdout=subprocess.PIPE, text=True) as pinging:
+            time.sleep(0.7)
+            assert link.guest.api.call("PATCH", "/vm", {"state": "Resumed"}) == (204, None)
+            said = pinging.communicate(timeout=20)[0]
+        assert _received(said) >= 4  # QEMU itself takes the first from the tap, and forgets it
+        link.ping(1)
+
+
+def test_a_driver_that_starts_anew_goes_on(tmp_path: Path, initrd: Path) -> None:
+    with linked(tmp_path, initrd) as link:
+        device = link.shell.run("basename $(dirname $(dirname $(readlink -f /sys/class/net/eth0)))")
+        for action in ("unbind", "bind"):
+            link.shell.run(f"echo {device} > /sys/bus/virtio/drivers/virtio_net/{action}")
+        link.shell.run(f"ip link set eth0 up; ip address add {GUEST}/30 dev eth0")
+        link.ping(3)
