@@ -340,7 +340,7 @@ CPU_FAULTS = [
 
 @pytest.mark.parametrize(("template", "text"), CPU_FAULTS)
 def test_a_malformed_cpu_template_is_refused(api: Api, template: dict[str, Any], text: str) -> None:
-    assert api.fault("PUT", "/cpu-config", template) == f"{JSON}{text}."
+    assert api.fault("PUT", "/cpu-config", template).startswith(f"{JSON}{text} at line 1 column ")
 
 
 def test_a_cpu_template_is_accepted_and_said_to_have_no_effect(api: Api, tmp_path: Path) -> None:
