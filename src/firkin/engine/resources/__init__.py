@@ -40,6 +40,9 @@ class VsockDevice(Protocol):
     def next_host_port(self) -> int:
         """For a snapshot to keep."""
 
+    def counters(self) -> dict[str, int]:
+        """What passed since the start, by the metrics' names."""
+
     def attach(self, pid: int) -> None:
         """In the engine, right after fork. Raises: EngineError, when the child ends before its side is set up."""
 

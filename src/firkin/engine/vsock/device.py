@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import threading
+from dataclasses import asdict
 
 from firkin.engine.vsock import seccomp, streams
 from firkin.engine.vsock.muxer import FIRST_HOST_PORT
@@ -49,6 +50,10 @@ class VsockDevice:
         if self._service is not None:
             return self._service.muxer.next_host_port
         return self._first_host_port or FIRST_HOST_PORT
+
+    def counters(self) -> dict[str, int]:
+        """What passed, by the metrics' names."""
+        return {} if self._service is None else asdict(self._service.muxer.counters)
 
     @property
     def fault(self) -> str | None:
