@@ -79,9 +79,7 @@ PATHS = (
     Mistake("PUT", "/mmds/nowhere", {}, "Unrecognized PUT request path `nowhere`."),
     Mistake("GET", "/balloon/nowhere", None, "Unrecognized GET request path `nowhere`."),
     Mistake("PUT", "/drives", {}, "The ID cannot be empty."),
-    Mistake(
-        "PUT", "/drives/a-b", {}, "API Resource IDs can only contain alphanumeric characters and underscores."
-    ),
+    Mistake("PUT", "/drives/a-b", {}, "API Resource IDs can only contain alphanumeric characters and underscores."),
     Mistake(
         "PUT",
         "/drives/a",
@@ -159,9 +157,7 @@ VALUES = (
         {"drive_id": "a", "is_root_device": True, "path_on_host": "/nowhere"},
         f"{_DRIVE}Virtio backend error: Error manipulating the backing file: {NO_FILE} /nowhere",
     ),
-    Mistake(
-        "PUT", "/drives/a", {"drive_id": "a", "is_root_device": True}, _DRIVE + "Invalid block config."
-    ),
+    Mistake("PUT", "/drives/a", {"drive_id": "a", "is_root_device": True}, _DRIVE + "Invalid block config."),
     Mistake(
         "PUT",
         "/network-interfaces/a",
@@ -207,9 +203,7 @@ VALUES = (
         {"metrics_path": "/nowhere/metrics"},
         f"Metrics error: Cannot initialize the metrics system due to bad user input: {NO_FILE}",
     ),
-    Mistake(
-        "PUT", "/logger", {"log_path": "/nowhere/log"}, f"Logger error: Failed to open target file: {NO_FILE}"
-    ),
+    Mistake("PUT", "/logger", {"log_path": "/nowhere/log"}, f"Logger error: Failed to open target file: {NO_FILE}"),
     Mistake(
         "PUT",
         "/hotplug/memory",

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 
 import pytest
-from box import Box
-from cases import BODIES, JSON, NOT_AFTER, NOT_BEFORE, PATHS, RUNNING, VALUES, Mistake
+from conformance.box import Box, box
+from conformance.cases import BODIES, JSON, NOT_AFTER, NOT_BEFORE, PATHS, RUNNING, VALUES, Mistake
 
 from firkin.fcapi.routes import ROUTES, Phase, Route
 
@@ -15,22 +15,22 @@ def name(route: Route) -> str:
     return f"{route.method} {route.path}"
 
 
-def call(box: Box, route: Route) -> str:
+def refused(vmm: Box, route: Route) -> str:
     """The fault of a call that makes sense."""
-    reply = box.call(route.method, route.path.replace("{id}", "a"), BODIES.get((route.method, route.path)))
+    reply = vmm.call(route.method, route.path.replace("{id}", "a"), BODIES.get((route.method, route.path)))
     assert reply.status == 400, reply
     return reply.fault
 
 
 @pytest.mark.parametrize("route", [r for r in ROUTES if not r.phase & Phase.PREBOOT], ids=name)
 def test_what_needs_a_guest_is_refused_before_the_start(fresh: Box, route: Route) -> None:
-    assert call(fresh, route) == NOT_BEFORE
+    assert refused(fresh, route) == NOT_BEFORE
 
 
 @pytest.mark.guest
 @pytest.mark.parametrize("route", [r for r in ROUTES if not r.phase & Phase.RUNTIME], ids=name)
 def test_what_configures_is_refused_after_the_start(running: Box, route: Route) -> None:
-    assert call(running, route) == NOT_AFTER
+    assert refused(running, route) == NOT_AFTER
 
 
 @pytest.mark.parametrize("mistake", [*PATHS, *JSON, *VALUES], ids=str)
@@ -146,8 +146,6 @@ def test_a_second_root_is_refused(own: Box) -> None:
 
 
 def test_a_metadata_store_has_a_limit(tmp_path_factory: pytest.TempPathFactory) -> None:
-    from box import box
-
     with box(tmp_path_factory.mktemp("limit"), "--mmds-size-limit", "100") as opened:
         assert opened.call("PUT", "/mmds", {"a": "b"}).status == 204
         reply = opened.call("PATCH", "/mmds", {"c": "x" * 200})

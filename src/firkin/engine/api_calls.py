@@ -25,7 +25,7 @@ _NAMES = {
 
 
 class ApiCalls:
-    """Counts since the start. What upstream does not count stands in no group of the metrics, and does no harm here."""
+    """Counts since the start. The metrics show those of them that upstream has."""
 
     def __init__(self) -> None:
         self.by_group: dict[str, dict[str, int]] = {}
@@ -40,7 +40,7 @@ class ApiCalls:
         self._count(route, "fails")
 
     def _count(self, route: Route, what: str) -> None:
-        if name := _NAMES.get(route.path):
+        if route.method != "DELETE" and (name := _NAMES.get(route.path)):
             group = self.by_group.setdefault(f"{route.method.lower()}_api_requests", {})
             field = f"{name}_{what}"
             group[field] = group.get(field, 0) + 1

@@ -48,7 +48,8 @@ CALLS: Mapping[tuple[str, str], Handler] = {
         f"Unable to patch the pmem device: {NO_DEVICE} Please verify the request arguments.", Area.PMEM
     ),
     ("DELETE", "/pmem/{id}"): _refuse(PCI_NOT_ENABLED),
-    ("PUT", "/network-interfaces/{id}"): lambda vmm, call: vmm.resources.nics.put(call.body),
+    ("PUT", "/network-interfaces/{id}"): lambda vmm, call: vmm.pluggable.nics.put(call.body),
+    ("DELETE", "/network-interfaces/{id}"): _refuse(PCI_NOT_ENABLED),
     ("PUT", "/vsock"): lambda vmm, call: vmm.resources.put_vsock(call.body),
     ("GET", "/balloon"): lambda vmm, _: vmm.balloon(),
     ("PUT", "/balloon"): lambda vmm, call: vmm.resources.put_balloon(call.body),
