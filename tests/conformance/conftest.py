@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
 from conformance.box import IS_FIRECRACKER, Box, box
 
 QUIET = "console=ttyS0 reboot=k panic=0 quiet"

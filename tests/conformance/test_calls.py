@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 
 import pytest
+
 from conformance.box import Box, box
 from conformance.cases import BODIES, JSON, NOT_AFTER, NOT_BEFORE, PATHS, RUNNING, VALUES, Mistake
-
 from firkin.fcapi.routes import ROUTES, Phase, Route
 
 

@@ -8,6 +8,7 @@ import signal
 from pathlib import Path
 
 import pytest
+
 from conformance.box import Box, box, run
 
 STAMP = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{9} "

@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 
 import pytest
+
 from conformance.box import Box, connect, receive, request
 
 HEADERS = "Server: Firecracker API\r\nConnection: keep-alive"
