@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import socket
@@ -15,6 +16,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 from firkin import settings
+from firkin.agent.cpio import CpioEntry, write_cpio
 from firkin.manager.context import Context
 
 STARTS, CALLS = 15, 2000
@@ -55,12 +57,14 @@ def call_us(path: Path) -> float:
     """Median of GET / over one connection that is kept."""
     with socket.socket(socket.AF_UNIX) as client:
         client.connect(str(path))
+        if b'"state":"Not started"' not in (answer := exchange(client)):
+            sys.exit(answer.decode())
         return median_us(lambda: exchange(client))
 
 
-def exchange(client: socket.socket) -> None:
+def exchange(client: socket.socket) -> bytes:
     client.sendall(GET)
-    client.recv(65536)
+    return client.recv(65536)
 
 
 def echo_us() -> float:
@@ -79,7 +83,7 @@ def echo_us() -> float:
         os.waitpid(child, 0)
 
 
-def median_us(act: Callable[[], None]) -> float:
+def median_us(act: Callable[[], bytes]) -> float:
     samples = []
     for _ in range(CALLS):
         began = time.perf_counter()
@@ -88,16 +92,25 @@ def median_us(act: Callable[[], None]) -> float:
     return statistics.median(samples)
 
 
-def start(path: Path, kernel: str) -> None:
-    """Boot a kernel that has nothing to do: it finds no root and waits."""
-    source = f'{{"kernel_image_path": "{kernel}", "boot_args": "console=ttyS0 panic=0 quiet"}}'
+def put(path: Path, **bodies: dict[str, str]) -> None:
     with socket.socket(socket.AF_UNIX) as client:
         client.connect(str(path))
-        for name, body in (("boot-source", source), ("actions", '{"action_type": "InstanceStart"}')):
-            client.sendall(f"PUT /{name} HTTP/1.1\r\nContent-Length: {len(body)}\r\n\r\n{body}".encode())
+        for name, body in bodies.items():
+            text = json.dumps(body)
+            head = f"PUT /{name.replace('_', '-')} HTTP/1.1\r\nContent-Length: {len(text)}\r\n\r\n"
+            client.sendall((head + text).encode())
             answer = client.recv(65536)
             if b" 204 " not in answer:
                 sys.exit(answer.decode())
+
+
+def idle_initrd(folder: Path) -> Path:
+    """An init that does nothing for ever."""
+    source, init, path = folder / "init.c", folder / "init", folder / "initrd.cpio"
+    source.write_text("#include <unistd.h>\nint main(void) { for (;;) pause(); }\n")
+    subprocess.run(["musl-gcc", "-static", "-Os", "-o", init, source], check=True)
+    path.write_bytes(write_cpio([CpioEntry("init", 0o100755, init.read_bytes())]))
+    return path
 
 
 def pss_mib(pid: int) -> float:
@@ -113,9 +126,10 @@ def cpu_s(pid: int) -> float:
 
 def idle(folder: Path, kernel: str) -> None:
     with engine(folder) as (process, _):
-        start(folder / "api.sock", kernel)
+        source = {"kernel_image_path": kernel, "initrd_path": str(idle_initrd(folder)), "boot_args": "quiet"}
+        put(folder / "api.sock", boot_source=source, actions={"action_type": "InstanceStart"})
         (qemu,) = map(int, Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split())
-        time.sleep(3)  # until the kernel has given up
+        time.sleep(3)  # until it has booted
         pids = (process.pid, qemu)
         before = [cpu_s(pid) for pid in pids]
         time.sleep(IDLE_S)
@@ -135,6 +149,7 @@ def main() -> None:
         ours, theirs = statistics.median(starts[1:]), statistics.median(bare[1:])  # the first one warms up
         print(f"process start to `API server started`: {ours:6.1f} ms   the interpreter alone: {theirs:6.1f} ms")
         with engine(folder):
+            put(folder / "api.sock", logger={"log_path": str(folder / "log")})  # nobody reads the pipe any more
             print(f"GET /: {call_us(folder / 'api.sock'):6.0f} us   an echo of the bytes: {echo_us():6.0f} us")
         record = context.kernels.get("build")
         if record is None:
