@@ -71,8 +71,9 @@ class Soak:
         self.growth = Vitals(0, 0, 0)
 
     def round(self) -> None:
-        chores = (self.call_at_random, self.be_rude, self.pause, self.echo, self.ping, self.restore, self.configure)
-        self._dice.choice(chores)()
+        calls = (self.call_at_random, self.configure, self.be_rude, self.change_devices, self.flush)
+        guests = (self.pause, self.echo, self.ping, self.restore)
+        self._dice.choice((*calls, *guests))()
         self.counts["rounds"] += 1
         now = Vitals.of(self._veteran.engine.process.pid)
         if self.counts["rounds"] <= WARM_UP_ROUNDS or self._first is None:
@@ -94,6 +95,27 @@ class Soak:
                 self._random_call(machine.api)
             machine.engine.process.send_signal(self._dice.choice((signal.SIGTERM, signal.SIGKILL)))
             assert machine.engine.wait() < 0
+
+    def change_devices(self) -> None:
+        api = self._veteran.api
+        (self._folder / "other").write_bytes(bytes(512 * self._dice.randint(1, 4096)))
+        bucket = {"size": self._dice.randint(1, 1 << 24), "refill_time": self._dice.randint(1, 2000)}
+        for path, body in (
+            ("/drives/a", {"drive_id": "a", "path_on_host": str(self._folder / self._dice.choice(("disk", "other")))}),
+            ("/drives/a", {"drive_id": "a", "rate_limiter": {self._dice.choice(("bandwidth", "ops")): bucket}}),
+            ("/balloon", {"amount_mib": self._dice.randint(0, 32)}),
+        ):
+            assert api.call("PATCH", path, body) == (204, None), (path, body)
+            self.counts["device changes"] += 1
+
+    def flush(self) -> None:
+        """Each line of the metrics is whole."""
+        assert self._veteran.api.call("PUT", "/actions", {"action_type": "FlushMetrics"}) == (204, None)
+        metrics = self._folder / "veteran.metrics"
+        for line in metrics.read_text().splitlines():
+            assert json.loads(line)["block_a"]
+            self.counts["metrics lines"] += 1
+        os.truncate(metrics, 0)
 
     def be_rude(self) -> None:
         """Bytes that are no request, and clients that hang up in the middle."""
@@ -248,7 +270,14 @@ def main() -> None:
         inside = ("ip", "netns", "exec", space)
         veteran = undo.enter_context(vm(folder, "veteran", prefix=inside))
         nic = {"iface_id": "eth0", "host_dev_name": TAPS[0]}
-        devices = {"network_interfaces-id-eth0": nic, "vsock": {"guest_cid": 3, "uds_path": str(folder / "v.sock")}}
+        (folder / "disk").write_bytes(bytes(1 << 20))
+        devices: dict[str, dict[str, object]] = {
+            "network_interfaces-id-eth0": {**nic},
+            "vsock": {"guest_cid": 3, "uds_path": str(folder / "v.sock")},
+            "drives-id-a": {"drive_id": "a", "is_root_device": False, "path_on_host": str(folder / "disk")},
+            "balloon": {"amount_mib": 0, "deflate_on_oom": True, "stats_polling_interval_s": 1},
+            "metrics": {"metrics_path": str(folder / "veteran.metrics")},
+        }
         boot(veteran, kernel(), build_initrd(folder), address=GUEST, **devices)
         soak = Soak(random.Random(seed), space, folder, veteran)
         failure: Exception | None = None
