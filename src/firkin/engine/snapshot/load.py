@@ -143,8 +143,10 @@ def configure(vmm: Vmm, saved: SavedMachine) -> None:
         with _told(_DEVICES + _VSOCK[0], _VSOCK[1]):
             resources.put_vsock(config.vsock, next_host_port=saved.next_host_port)
     if config.mmds_config is not None:
-        with _told(_DEVICES + "MmdsConfig: ", ""):
-            vmm.put_mmds_config(config.mmds_config)
+        vmm.metadata()  # a store alone has no interfaces, and its data is not the snapshot's to keep
+        if config.mmds_config.network_interfaces:
+            with _told(_DEVICES + "MmdsConfig: ", ""):
+                vmm.put_mmds_config(config.mmds_config)
 
 
 def at_present(saved: SavedMachine) -> SavedMachine:
