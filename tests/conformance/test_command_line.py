@@ -81,6 +81,19 @@ def test_a_panic_aborts(tmp_path: Path, args: tuple[str, ...], text: str) -> Non
     assert text in ended.stdout + ended.stderr
 
 
+def test_metrics_without_a_place_end_it(tmp_path: Path) -> None:
+    ended = run("--api-sock", tmp_path / "api.sock", "--metrics-path", "/nowhere/metrics")
+    assert ended.code == 1
+    assert "metrics system due to bad user input: No such file or directory (os error 2)" in ended.stdout
+    assert ended.stderr.startswith("Error: ")
+
+
+def test_metrics_from_the_command_line_stay(tmp_path: Path) -> None:
+    with box(tmp_path, "--metrics-path", tmp_path / "metrics") as opened:
+        reply = opened.call("PUT", "/metrics", {"metrics_path": str(tmp_path / "other")})
+    assert reply.fault.endswith("Reinitialization of metrics not allowed.")
+
+
 def test_a_socket_that_is_there_is_left_alone(tmp_path: Path) -> None:
     path = tmp_path / "api.sock"
     path.touch()

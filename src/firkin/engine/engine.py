@@ -77,7 +77,7 @@ def _open_metrics(vmm: Vmm, path: str) -> None:
         vmm.put_metrics(MetricsConfig(metrics_path=path))
     except Fault as error:
         why = str(error).partition(": ")[2]
-        debug = f"MetricsInitialization(InitializationFailure({why.partition(': ')[2]!r}))".replace("'", '"')
+        debug = f'MetricsInitialization(InitializationFailure("{why.partition(": ")[2]}"))'
         raise Fatal(f"Could not initialize metrics: {why}", debug=debug) from error
 
 

@@ -17,6 +17,10 @@ from firkin.engine.vsock.reactor import EDGE, READ, Reactor
 from firkin.engine.vsock.vhost import VhostControl
 from firkin.engine.vsock.vring import NO_FD
 
+# A restored guest's driver resets every connection once it is told that its transport is new, which is a few
+# milliseconds after it runs. Who knocks before that waits, or it would be let in only to be thrown out.
+SETTLE_S = 0.02
+
 
 class Service:
     """Serves one QEMU process until it ends or `stop` is called. Everything but `stop` runs in the service's thread."""
@@ -142,7 +146,8 @@ class Service:
         assert self._control is not None
         assert self._pump is not None
         self.muxer.guest_cid = self._control.guest_cid
-        if self._session() != self._last_session:
+        resumes = self._session() == self._last_session
+        if not resumes:
             self._pump.forget()
             self.muxer.reset()
         self._choose_ports()
@@ -153,7 +158,10 @@ class Service:
             self._watch_kick(index, vring.fds["kick"])
             self._pump.kicked(index)
         self._doorway.refusing = False
-        self._doorway.open()
+        if not resumes and self._is_restored():
+            self._doorway.open_in(SETTLE_S)
+        else:
+            self._doorway.open()
 
     def stopped(self) -> None:
         assert self._control is not None
@@ -174,10 +182,14 @@ class Service:
         assert self._control is not None
         return tuple((vring.ring_layout(), vring.base) for vring in self._control.vrings), self._control.features
 
+    def _is_restored(self) -> bool:
+        assert self._control is not None
+        return any(vring.base for vring in self._control.vrings)
+
     def _choose_ports(self) -> None:
         """A restored guest may still hold connections from its earlier life: stay clear of their ports."""
         assert self._control is not None
-        if self._random_port and any(vring.base for vring in self._control.vrings):
+        if self._random_port and self._is_restored():
             self.muxer.next_host_port = FIRST_HOST_PORT + int.from_bytes(os.urandom(3), "little") * 64
         self._random_port = False
 
