@@ -15,7 +15,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +39,7 @@ from firkin.vmm.client import ApiClient
 
 ROUNDS = int(os.environ.get("ROUNDS", "15"))
 MEMORY_MIB = 128
+FORKS = 10
 READY = b"agent ready"
 TIMEOUT_S = 30.0
 MIB = 1 << 20
@@ -101,23 +102,45 @@ def timed(action: Callable[[], object]) -> float:
     return (time.perf_counter() - began) * 1000
 
 
-def create(client: ApiClient, files: Files, kind: SnapshotType, memory: Path | None = None) -> float:
-    body = SnapshotCreate(snapshot_type=kind, snapshot_path=str(files.state), mem_file_path=str(memory or files.memory))
+def create(client: ApiClient, files: Files, kind: SnapshotType) -> float:
+    body = SnapshotCreate(snapshot_type=kind, snapshot_path=str(files.state), mem_file_path=str(files.memory))
     return timed(lambda: client.call(Call("PUT", "/snapshot/create", body)))
 
 
 def load(files: Files) -> tuple[float, float]:
     """Milliseconds of load + resume in a fresh engine, and of a diff of what then ran."""
-    backend = MemBackend(backend_type=MemBackendType.FILE, backend_path=str(files.memory))
-    body = SnapshotLoad(snapshot_path=str(files.state), mem_backend=backend, resume_vm=True)
     with engine(files) as (client, _):
-        took = timed(lambda: client.call(Call("PUT", "/snapshot/load", body)))
+        took = timed(lambda: client.call(load_call(files)))
         time.sleep(0.1)
         client.call(Call("PATCH", "/vm", Vm(state=VmState.PAUSED)))
         other = Files(files.folder)
         other.state, other.memory = files.folder / "diff.state", files.folder / "diff.memory"
         other.memory.unlink(missing_ok=True)
         return took, create(client, other, SnapshotType.DIFF)
+
+
+def load_call(files: Files) -> Call:
+    backend = MemBackend(backend_type=MemBackendType.FILE, backend_path=str(files.memory))
+    body = SnapshotLoad(snapshot_path=str(files.state), mem_backend=backend, resume_vm=True)
+    return Call("PUT", "/snapshot/load", body)
+
+
+def density(files: Files) -> tuple[float, float]:
+    """MiB of memory that each of many forks of one file takes, shared pages by share: its engine and its QEMU."""
+    with ExitStack() as forks:
+        pids = []
+        for _ in range(FORKS):
+            client, process = forks.enter_context(engine(files))
+            client.call(load_call(files))
+            pids.append(process.pid)
+        time.sleep(1)
+        qemus = [int(Path(f"/proc/{pid}/task/{pid}/children").read_text()) for pid in pids]
+        return statistics.median(map(pss_mib, pids)), statistics.median(map(pss_mib, qemus))
+
+
+def pss_mib(pid: int) -> float:
+    lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("Pss:")) / 1024
 
 
 class Bare:
@@ -209,6 +232,8 @@ def main() -> None:
         show("create, full", full, bare_saves)
         show("load + resume", loads, bare_loads)
         show("create, diff of a fork", diffs)
+        ours, theirs = density(files)
+        print(f"snapshot, memory of each of {FORKS} forks: engine {ours:.1f} MiB, QEMU {theirs:.1f} MiB (PSS)")
     context.close()
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from engine_rig import gone, need_kernel
 from net_world import namespace
+from page_faults import PageFaultHandler
 from snapshot_rig import UDP_PORT, Snapshot, Vm, allocated, boot, build_initrd, vm, vsock_echo
 
 from firkin.engine.snapshot import reseed
@@ -127,11 +128,13 @@ def private_bytes(pid: int, path: Path) -> int:
     return total
 
 
-def test_qemu_has_no_way_to_write_the_memory_file(saved: Snapshot, tmp_path: Path) -> None:
+def test_a_restored_qemu_is_fenced_in_and_cannot_write_the_memory_file(saved: Snapshot, tmp_path: Path) -> None:
     with vm(tmp_path) as machine:
         machine.load(saved, **elsewhere(tmp_path))
         pid = machine.qemu()
-        assert "Uid:\t65534" in Path(f"/proc/{pid}/status").read_text()
+        status = Path(f"/proc/{pid}/status").read_text()
+        for line in ("Uid:\t65534", "CapEff:\t0000000000000000", "NoNewPrivs:\t1", "Seccomp_filters:\t3"):
+            assert line in status  # filters: the sandbox, the handover, the vsock's
         held = [fd.name for fd in Path(f"/proc/{pid}/fd").iterdir() if str(fd.readlink()) == str(saved.memory)]
         assert held
         for fd in held:
@@ -196,6 +199,20 @@ def test_a_diff_goes_into_the_file_that_the_guest_was_loaded_from(kernel: str, i
             snapshot.create(machine.api, kind)
             machine.api.call("PATCH", "/vm", {"state": "Resumed"})
             assert machine.ask("count") == str(int(number) + 1)
+
+
+def test_memory_from_a_page_fault_handler(saved: Snapshot, tmp_path: Path) -> None:
+    handler = PageFaultHandler(tmp_path / "uffd.sock", saved.memory, pages_at_once=64)
+    backend = {"backend_type": "Uffd", "backend_path": str(tmp_path / "uffd.sock")}
+    again = Snapshot(tmp_path)
+    with vm(tmp_path) as machine:
+        machine.load(saved, mem_backend=backend, track_dirty_pages=True, **elsewhere(tmp_path))
+        assert machine.ask("count") == "3"
+        assert handler.served == 128 * MIB // 4096
+        assert vsock_echo(tmp_path / "v.sock", b"handled") == b"handled"
+        again.create(machine.api, "Diff")
+        assert allocated(again.memory) < 4 * MIB
+    handler.close()
 
 
 def test_disk_content_is_seen_as_it_is_now(kernel: str, initrd: Path, tmp_path: Path) -> None:
@@ -424,6 +441,17 @@ def test_loading_needs_a_fresh_process_which_survives(saved: Snapshot, tmp_path:
             "Load snapshot error: Loading a microVM snapshot not allowed after configuring boot-specific resources."
         )
         assert machine.api.call("GET", "/")[1]["state"] == "Not started"
+
+
+def test_memory_is_named_once(saved: Snapshot, tmp_path: Path) -> None:
+    body = "An error occurred when deserializing the json body of a request: "
+    what = "either `mem_backend` or `mem_file_path`"
+    with vm(tmp_path) as machine:
+        both = machine.api.fault("PUT", "/snapshot/load", saved.body(mem_file_path=str(saved.memory)))
+        assert both == f"{body}too many fields: {what} exclusively is required."
+        neither = machine.api.fault("PUT", "/snapshot/load", {"snapshot_path": str(saved.state)})
+        assert neither == f"{body}missing field: {what} is required."
+        machine.load(saved, **elsewhere(tmp_path))
 
 
 def test_a_loaded_machine_cannot_be_loaded_again(saved: Snapshot, tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ from firkin.engine.resources import Resources, VsockDevice
 from firkin.engine.serial_out import SerialOut, console_of
 from firkin.engine.snapshot import device_state, reseed
 from firkin.engine.snapshot.handover import Handover
-from firkin.engine.snapshot.memory import ForkedMemory, GuestMemory, OwnMemory
+from firkin.engine.snapshot.memory import GuestMemory, OwnMemory
 from firkin.engine.snapshot.saved import SavedMachine, Traits
 from firkin.errors import EngineError, FirkinError
 from firkin.fcapi.machine import HugePages
@@ -87,12 +87,12 @@ class Machine:
         """The state of processors and devices of the stopped guest. Raises: EngineError, OSError."""
         return device_state.save(self._qmp)
 
-    def load(self, saved: SavedMachine, memory: ForkedMemory) -> None:
+    def load(self, saved: SavedMachine) -> None:
         """Become the machine that was saved; it stays stopped. Raises: EngineError, OSError."""
         self._compare(saved)
         device_state.load(self._qmp, saved.devices)
-        memory.attach(self._child.pid, device_state.memory_address(self._qmp))
-        if saved.random_address is None or not memory.reseed(saved.random_address):
+        self.memory.attach(self._child.pid, device_state.memory_address(self._qmp))
+        if saved.random_address is None or not self.memory.reseed(saved.random_address):
             self._journal.warn(
                 "The guest's random number generator is not found in its memory: "
                 "until it reseeds itself, it shares its random numbers with others of the same snapshot."
@@ -206,7 +206,7 @@ def boot(launch: Launch) -> Machine:
         raise error if isinstance(error, Fault) else Fault(f"Internal error: {error}", Area.START) from error
 
 
-def restore(launch: Launch, saved: SavedMachine, memory: ForkedMemory) -> Machine:
+def restore(launch: Launch, saved: SavedMachine, memory: GuestMemory) -> Machine:
     """Start the guest of a snapshot on `memory`; it is stopped when this returns.
 
     Raises:
@@ -220,7 +220,7 @@ def restore(launch: Launch, saved: SavedMachine, memory: ForkedMemory) -> Machin
         launch = replace(launch, accel=accel.Choice(saved.accelerator))
     machine = _start(launch, memory, plan, saved.random_address)
     try:
-        machine.load(saved, memory)
+        machine.load(saved)
     except (OSError, EngineError) as error:
         raise EngineError(f"{error}: {machine.kill().describe()}") from error
     return machine

@@ -87,9 +87,8 @@ class Session:
         """Bring a snapshot back, paused (`Hypervisor`). Raises: Fault."""
         from firkin.engine.snapshot import load
 
-        backend = load.mem_backend(body)
         try:
-            self._machine = load.load(self._launch(resources), self.vmm, body, backend)
+            self._machine = load.load(self._launch(resources), self.vmm, body)
         except load.LoadFailed:
             self._loop.stop(exits.GENERIC)  # once the answer is sent
             raise

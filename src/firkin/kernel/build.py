@@ -14,7 +14,7 @@ from firkin.errors import HostError, NoSpace, ProgramMissing
 from firkin.host import vmlinux
 from firkin.host.program import run_bound
 from firkin.host.run import find, run
-from firkin.kernel import config, package
+from firkin.kernel import config, package, symbols
 from firkin.progress import Step, step
 from firkin.store.blobs import Blobs
 from firkin.store.kernels import Kernel
@@ -178,7 +178,7 @@ def adopt(name: str, origin: str, tree: Path, blobs: Blobs) -> Kernel:
     """
     kernel = tree / "vmlinux"
     # The VMM would read symbols as large as the rest; it wants one, to reseed the random numbers of restored guests.
-    run("strip", "--strip-all", "--keep-symbol=base_crng", kernel, timeout_s=60)
+    run("strip", "--strip-all", f"--keep-symbol={symbols.RANDOM_STATE}", kernel, timeout_s=60)
     vmlinux.check_elf(kernel.read_bytes())
     size_bytes = kernel.stat().st_size
     return Kernel(

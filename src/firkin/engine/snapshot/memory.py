@@ -37,6 +37,14 @@ class GuestMemory(ABC):
         self._ledger = Ledger(size // PAGE_SIZE) if track else None
 
     @abstractmethod
+    def attach(self, pid: int, address: int) -> None:
+        """Tell where process `pid` has it mapped. Raises: OSError."""
+
+    @abstractmethod
+    def reseed(self, address: int) -> bool:
+        """Renew the random numbers of the guest's kernel; whether they were there. Raises: OSError."""
+
+    @abstractmethod
     def save_all(self, target: int) -> None:
         """Write all that is in use into the file `target`. Raises: OSError."""
 
@@ -94,6 +102,12 @@ class OwnMemory(GuestMemory):
             raise
         super().__init__(fd, size, track=track)
 
+    def attach(self, pid: int, address: int) -> None:
+        """Not needed: it is read where it was made."""
+
+    def reseed(self, address: int) -> bool:
+        return address < self.size and reseed.reseed(self.fd, address)
+
     def save_all(self, target: int) -> None:
         copy(self.fd, target, self._extents())
         self._note_all()
@@ -116,13 +130,11 @@ class ForkedMemory(GuestMemory):
         self._memory = self._pagemap = -1
 
     def attach(self, pid: int, address: int) -> None:
-        """Tell where process `pid` has it mapped. Raises: OSError."""
         self._address = address
         self._memory = os.open(f"/proc/{pid}/mem", os.O_RDWR | os.O_CLOEXEC)
         self._pagemap = os.open(f"/proc/{pid}/pagemap", os.O_RDONLY | os.O_CLOEXEC)
 
     def reseed(self, address: int) -> bool:
-        """Renew the random numbers of the guest's kernel; whether they were there. Raises: OSError."""
         return address < self.size and reseed.reseed(self._memory, self._address + address)
 
     def save_all(self, target: int) -> None:

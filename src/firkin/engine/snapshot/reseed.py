@@ -1,6 +1,6 @@
 """Restored guests must not share their random numbers: new key material for the generator of the guest's Linux.
 
-Where the kernel file names `base_crng` (a variable of its random number generator since 5.18, 5.15.54 and 5.10.119),
+Where the kernel file names `base_crng` (its random number generator's state since 5.18, and in later 5.10 and 5.15),
 the engine does in guest memory what the kernel does on the notice of a new VM generation: another key, and a higher
 generation, which makes each processor drop what it derived from the old one.
 """

@@ -3,22 +3,32 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, cast
 
 import pytest
 from engine_fakes import FakeHypervisor
 
+from firkin.engine.accel import Accel
 from firkin.engine.controller import Controller
 from firkin.engine.faults import NOT_AFTER_START
 from firkin.engine.http import Request, Response
 from firkin.engine.journal import Journal
-from firkin.engine.resources.nics import OpenNic
+from firkin.engine.snapshot.load import configure
+from firkin.engine.snapshot.saved import SavedMachine
 from firkin.engine.vmm import Vmm
+from firkin.fcapi.boot import BootSource
+from firkin.fcapi.config import VmConfig
+from firkin.fcapi.mmds import MmdsConfig, MmdsVersion
 from firkin.fcapi.network import NetworkInterface
 
 NOT_INITIALIZED = "MMDS error: The MMDS data store is not initialized."
+
+
+class FakeNic(NamedTuple):
+    """An interface without a tap: only its name counts here."""
+
+    config: NetworkInterface
 
 
 class Api:
@@ -56,14 +66,8 @@ def api(tmp_path: Path) -> Api:
     made = Api(tmp_path / "log")
     for name in ("eth0", "eth1"):
         config = NetworkInterface(iface_id=name, host_dev_name="tap0")
-        made.vmm.resources.nics._nics.append(OpenNic(config, os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)))
+        made.vmm.resources.nics._nics.append(cast("Any", FakeNic(config)))
     return made
-
-
-@pytest.fixture(autouse=True)
-def closed(api: Api) -> Any:
-    yield
-    api.vmm.resources.release_files()
 
 
 def test_metadata_is_put_patched_and_shown_sorted(api: Api) -> None:
@@ -144,6 +148,30 @@ def test_a_bad_configuration_leaves_the_one_before(api: Api) -> None:
     assert status == 400
     assert text.startswith("MMMDS config error: The list of network interface IDs provided contains")
     assert api.get("/vm/config")["mmds-config"] == good
+
+
+@pytest.mark.parametrize("interfaces", [(), ("eth1",)])
+def test_a_snapshot_brings_the_configuration_but_no_data(api: Api, interfaces: tuple[str, ...]) -> None:
+    saved = SavedMachine(
+        qemu_version="7.2",
+        accelerator=Accel.TCG,
+        acpi=False,
+        saved_at_ns=1,
+        tsc_khz=None,
+        next_host_port=None,
+        random_address=None,
+        config=VmConfig(
+            drives=(),
+            boot_source=BootSource(kernel_image_path="/k"),
+            mmds_config=MmdsConfig(network_interfaces=interfaces, version=MmdsVersion.V2),
+        ),
+        devices=b"",
+    )
+    configure(api.vmm, saved)
+    api.boot()
+    assert api.get() == {}
+    assert api.get("/vm/config")["mmds-config"]["network_interfaces"] == list(interfaces)
+    assert api.call("PUT", "/mmds", {"a": 1}) == 204
 
 
 def test_the_configuration_is_for_before_the_start(api: Api) -> None:
