@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 
 from firkin.engine import exits
 from firkin.engine.metrics import nics
@@ -70,6 +70,3 @@ def _each_and_sum(kind: str, devices: Mapping[str, Mapping[str, int]]) -> Iterat
         for field, value in counts.items():
             total[field] = total.get(field, 0) + value
     yield kind, total
-
-
-Collect = Callable[[], Totals]

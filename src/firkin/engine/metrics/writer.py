@@ -44,7 +44,7 @@ class Metrics:
         self._wait()
 
     def flush(self) -> None:
-        """Write a line. Raises: Fault, where a full pipe or disk does not take it: it is lost, and counted."""
+        """Write a line. Raises: Fault, where a full pipe or disk does not take it; the next one then tells of both."""
         line = self._lines.next(self._collector.totals(), time.time_ns() // 1_000_000)
         begun = self._cut
         data = begun + msgspec.json.encode(line) + b"\n"
