@@ -38,6 +38,9 @@ class FakeGuest:
     def press_ctrl_alt_del(self) -> None:
         self.pressed += 1
 
+    def console_counters(self) -> dict[str, int]:
+        return {"write_count": 7}
+
     def save_devices(self) -> bytes:
         return self.devices
 

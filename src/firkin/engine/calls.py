@@ -65,6 +65,7 @@ CALLS: Mapping[tuple[str, str], Handler] = {
     ("PUT", "/hotplug/memory"): lambda vmm, call: vmm.resources.put_memory_hotplug(call.body),
     ("PATCH", "/hotplug/memory"): _refuse(NO_DEVICE, Area.MEMORY_HOTPLUG_UPDATE),
     ("GET", "/hotplug/memory"): _refuse(NO_DEVICE, Area.VM),
+    ("PUT", "/metrics"): lambda vmm, call: vmm.put_metrics(call.body),
     ("GET", "/mmds"): lambda vmm, _: vmm.metadata().describe(),
     ("PUT", "/mmds"): lambda vmm, call: vmm.metadata().put(call.body),
     ("PATCH", "/mmds"): lambda vmm, call: vmm.metadata().patch(call.body),

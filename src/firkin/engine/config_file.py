@@ -37,9 +37,8 @@ def boot(vmm: Vmm, text: bytes) -> None:
 
 def _configure(vmm: Vmm, config: VmConfig) -> None:
     resources = vmm.resources
-    if config.metrics:
-        raise Fault("metrics: not supported by this engine")
     _put(vmm.set_logger, config.logger)
+    _put(vmm.put_metrics, config.metrics)
     _put(resources.put_machine, config.machine_config)
     if config.cpu_config is not None:
         vmm.set_cpu_template(config.cpu_config)

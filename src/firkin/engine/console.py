@@ -30,6 +30,7 @@ class Console:
         self._loop = loop
         self._guest = guest
         self._bucket = bucket or Bucket(None)
+        self.read_bytes = 0
         self.written_bytes = 0
         self.dropped_bytes = 0  # beyond the limit
         self._stdin = stdin
@@ -140,6 +141,7 @@ class Console:
             sent = 0
         except OSError:
             return  # QEMU is going; its end is noticed elsewhere
+        self.read_bytes += sent
         self._to_guest = self._to_guest[sent:]
         if not self._to_guest:
             self._loop.watch(self._stdin, READ, self._read_stdin)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import errno
+import time
 from contextlib import ExitStack
+from typing import TYPE_CHECKING
 
 from firkin.engine import args
 from firkin.engine.exits import Fatal, Panic
@@ -11,10 +13,12 @@ from firkin.engine.journal import API, Journal
 from firkin.engine.loop import Loop
 from firkin.engine.server import ApiServer
 
+if TYPE_CHECKING:
+    from firkin.engine.vmm import Vmm
+
 # Accepted so that a command line written for Firecracker works; each is said in the log to have no effect.
 _WITHOUT_EFFECT = {
     "enable-pci": "devices stay on virtio-mmio",
-    "metrics-path": "no metrics are written",
     "seccomp-filter": "QEMU's own filter is used",
 }
 
@@ -50,15 +54,42 @@ def run(arguments: args.Arguments, journal: Journal) -> int:
             boot_timer="boot-timer" in arguments.flags,
         )
         undo.callback(session.close)
+        undo.push(lambda _kind, error, _trace: session.end_metrics(error))
+        if (path := arguments.get("metrics-path")) is not None:
+            _open_metrics(session.vmm, path)
         session.vmm.mmds_size_limit = payload_limit if mmds_limit is None else mmds_limit
         if metadata is not None:
             session.add_metadata(metadata)
         if config is not None:
             session.boot(config, with_api=server is not None)
         if server is not None:
+            session.vmm.start_up = _start_up(arguments.start_times())
             server.serve(Controller(session.vmm).answer, payload_limit)
             journal.info("API server started.", thread=API)
         return loop.run()
+
+
+def _open_metrics(vmm: Vmm, path: str) -> None:
+    from firkin.engine.faults import Fault
+    from firkin.fcapi.metrics import MetricsConfig
+
+    try:
+        vmm.put_metrics(MetricsConfig(metrics_path=path))
+    except Fault as error:
+        why = str(error).partition(": ")[2]
+        debug = f'MetricsInitialization(InitializationFailure("{why.partition(": ")[2]}"))'
+        raise Fatal(f"Could not initialize metrics: {why}", debug=debug) from error
+
+
+def _start_up(began: args.StartTimes) -> dict[str, int]:
+    """How long this process took until now, as far as who started it told when that was."""
+    found = {}
+    if began.start_us is not None:
+        found["process_startup_time_us"] = max(0, time.monotonic_ns() // 1000 - began.start_us)
+    if began.start_cpu_us is not None:
+        since_us = time.process_time_ns() // 1000 - began.start_cpu_us
+        found["process_startup_time_cpu_us"] = max(0, since_us + (began.parent_cpu_us or 0))
+    return found
 
 
 def _listen(loop: Loop, arguments: args.Arguments, journal: Journal) -> ApiServer:

@@ -80,6 +80,15 @@ class Machine:
         """On the guest's keyboard; what comes of it is the guest's business. Raises: EngineError."""
         self._qmp.execute("send-key", keys=[{"type": "qcode", "data": key} for key in ("ctrl", "alt", "delete")])
 
+    def console_counters(self) -> dict[str, int]:
+        """Bytes of the serial port, by the metrics' names."""
+        console = self._console
+        return {
+            "read_count": console.read_bytes,
+            "write_count": console.written_bytes,
+            "rate_limiter_dropped_bytes": console.dropped_bytes,
+        }
+
     def save_devices(self) -> bytes:
         """The state of processors and devices of the stopped guest. Raises: EngineError, OSError."""
         return device_state.save(self._qmp)

@@ -26,6 +26,7 @@ class SerialOut:
         self._guest = guest
         self._output = output
         self._bucket = bucket
+        self.read_bytes = 0
         self.written_bytes = 0
         self.dropped_bytes = 0
         guest.setblocking(False)

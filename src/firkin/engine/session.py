@@ -23,7 +23,7 @@ class Session:
     def __init__(
         self, loop: Loop, journal: Journal, *, sandbox: bool, accel: Choice = Choice.AUTO, boot_timer: bool = False
     ) -> None:
-        self.vmm = Vmm(journal, self)
+        self.vmm = Vmm(journal, self, loop)
         self._loop = loop
         self._journal = journal
         self._sandbox = sandbox
@@ -62,6 +62,11 @@ class Session:
         except Fault as error:
             raise Fatal(error.in_file, debug="MmdsLimitExceeded(DataStoreLimitExceeded)") from error
         self._journal.info("Successfully added metadata to mmds from file")
+
+    def end_metrics(self, error: BaseException | None) -> None:
+        """Write the last line; to be called while the guest can still be asked, with what ends the engine."""
+        if self.vmm.metrics is not None:
+            self.vmm.metrics.end(panicked=isinstance(error, Exception) and not isinstance(error, Fatal))
 
     def close(self) -> None:
         """End the guest if it still runs, and give everything back."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
+from firkin.engine.api_calls import ApiCalls
 from firkin.engine.args import DEFAULT_PAYLOAD_LIMIT
 from firkin.engine.faults import (
     MMDS_NOT_INITIALIZED,
@@ -18,6 +19,7 @@ from firkin.engine.faults import (
 from firkin.engine.journal import INFO, Journal, UnknownLevel, parse_level
 from firkin.engine.latencies import Latencies, Slow
 from firkin.engine.live import Live
+from firkin.engine.live.monitor import Timer
 from firkin.engine.resources import Resources
 from firkin.engine.snapshot.memory import GuestMemory
 from firkin.engine.snapshot.saved import Traits
@@ -25,11 +27,13 @@ from firkin.fcapi.balloon import Balloon
 from firkin.fcapi.cpu import CpuConfig
 from firkin.fcapi.instance import Action, ActionType, InstanceInfo, InstanceState, Vm, VmState
 from firkin.fcapi.logger import Logger
+from firkin.fcapi.metrics import MetricsConfig
 from firkin.fcapi.mmds import MmdsConfig
 from firkin.fcapi.snapshot import SnapshotLoad
 from firkin.fcapi.version import APP_NAME, VERSION
 
 if TYPE_CHECKING:
+    from firkin.engine.metrics import Metrics
     from firkin.engine.mmds.service import Mmds
 
 NOT_FRESH = "Loading a microVM snapshot not allowed after configuring boot-specific resources."
@@ -48,6 +52,7 @@ class Running(Protocol):
     def resume(self) -> None: ...
     def press_ctrl_alt_del(self) -> None: ...
     def save_devices(self) -> bytes: ...
+    def console_counters(self) -> dict[str, int]: ...
 
 
 class Hypervisor(Protocol):
@@ -63,12 +68,16 @@ class Hypervisor(Protocol):
 class Vmm:
     """One microVM: before its start a configuration, afterwards a guest."""
 
-    def __init__(self, journal: Journal, hypervisor: Hypervisor) -> None:
+    def __init__(self, journal: Journal, hypervisor: Hypervisor, timer: Timer | None = None) -> None:
         self.resources = Resources()
         self.state = InstanceState.NOT_STARTED
         self.journal = journal
         self.mmds_size_limit = DEFAULT_PAYLOAD_LIMIT
         self.latencies = Latencies(journal)
+        self.api_calls = ApiCalls()
+        self.start_up: dict[str, int] = {}  # how long this process took to serve, for the metrics
+        self.metrics: Metrics | None = None
+        self._timer = timer
         self.boot_specific = False  # something was configured that a snapshot would bring itself
         self._hypervisor = hypervisor
         self._guest: Running | None = None
@@ -110,6 +119,7 @@ class Vmm:
             raise Fault(NOT_AFTER_START)
         self._guest = self._hypervisor.start(self.resources)
         self.state = InstanceState.RUNNING
+        self._begin_metrics()
 
     def metadata(self) -> Mmds:
         """The metadata service; the first who asks before the start makes it. Raises: Fault, when nobody did."""
@@ -138,6 +148,7 @@ class Vmm:
             if body.resume_vm:
                 self._guest.resume()
                 self.state = InstanceState.RUNNING
+        self._begin_metrics()
 
     def act(self, body: Action) -> None:
         """PUT /actions. Raises: Fault."""
@@ -147,7 +158,21 @@ class Vmm:
             raise Fault(NOT_BEFORE_START)
         elif body.action_type is ActionType.SEND_CTRL_ALT_DEL:
             self.guest.press_ctrl_alt_del()
-        # FlushMetrics has nothing to write: no metrics were configured.
+        elif self.metrics is not None:
+            self.metrics.flush()
+
+    def put_metrics(self, body: MetricsConfig) -> None:
+        """Raises: Fault, for a second time or a file that cannot be opened."""
+        if self.metrics is not None:
+            what = "Cannot initialize the metrics system due to bad user input: "
+            raise Fault(what + "Reinitialization of metrics not allowed.", Area.METRICS)
+        from firkin.engine.metrics import Metrics
+
+        self.metrics = Metrics(body.metrics_path, self, self._timer)
+
+    def _begin_metrics(self) -> None:
+        if self.metrics is not None:
+            self.metrics.begin()
 
     def set_state(self, body: Vm) -> None:
         """PATCH /vm; asking for the state it is in changes nothing. Raises: EngineError."""

@@ -13,6 +13,10 @@ from firkin.engine.vsock.doorway import Doorway
 from firkin.engine.vsock.muxer import FIRST_HOST_PORT, Muxer
 from firkin.engine.vsock.pump import Pump
 
+# A restored guest's driver resets every connection once it is told that its transport is new, which is a few
+# milliseconds after it runs. Who knocks before that waits, or it would be let in only to be thrown out.
+SETTLE_S = 0.02
+
 
 class VsockBackend(RingBackend):
     """Lives in the service's thread."""
@@ -62,13 +66,17 @@ class VsockBackend(RingBackend):
     def begin(self) -> None:
         """Go on where a pause left off, or forget what an earlier life of the driver knew."""
         self.muxer.guest_cid = self.control.guest_cid
-        if self._session() != self._last_session:
+        resumes = self._session() == self._last_session
+        if not resumes:
             self._pump.forget()
             self.muxer.reset()
         self._choose_ports()
         self._clock.start()
         self._doorway.refusing = False
-        self._doorway.open()
+        if not resumes and self._is_restored():
+            self._doorway.open_in(SETTLE_S)
+        else:
+            self._doorway.open()
 
     def end(self) -> None:
         self._last_session = self._session() if self.fault is None else None
@@ -83,8 +91,11 @@ class VsockBackend(RingBackend):
         """Equal before and after a pause; a driver that starts anew has its rings elsewhere or at their beginning."""
         return tuple((vring.ring_layout(), vring.base) for vring in self.control.vrings), self.control.features
 
+    def _is_restored(self) -> bool:
+        return any(vring.base for vring in self.control.vrings)
+
     def _choose_ports(self) -> None:
         """A restored guest may still hold connections from its earlier life: stay clear of their ports."""
-        if self._random_port and any(vring.base for vring in self.control.vrings):
+        if self._random_port and self._is_restored():
             self.muxer.next_host_port = FIRST_HOST_PORT + int.from_bytes(os.urandom(3), "little") * 64
         self._random_port = False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import asdict
 
 from firkin.engine.vhost.service import Surroundings
 from firkin.engine.vsock import streams
@@ -37,6 +38,10 @@ class VsockDevice:
         if self._backend is not None:
             return self._backend.muxer.next_host_port
         return self._first_host_port or FIRST_HOST_PORT
+
+    def counters(self) -> dict[str, int]:
+        """What passed, by the metrics' names."""
+        return {} if self._backend is None else asdict(self._backend.muxer.counters)
 
     @property
     def fault(self) -> str | None:

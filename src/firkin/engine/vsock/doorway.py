@@ -35,6 +35,10 @@ class Doorway:
         self._muted_until_s = None
         self._reactor.add(self._listener.fileno(), READ, self._on_listener)
 
+    def open_in(self, delay_s: float) -> None:
+        """Let those who knock wait a little longer."""
+        self._muted_until_s = time.monotonic() + delay_s
+
     def shut(self) -> None:
         self._muted_until_s = None
         self._reactor.remove(self._listener.fileno())
