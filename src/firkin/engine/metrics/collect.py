@@ -6,7 +6,6 @@ import dataclasses
 from collections.abc import Iterator, Mapping
 
 from firkin.engine import exits
-from firkin.engine.metrics import nics
 from firkin.engine.vmm import Vmm
 from firkin.errors import EngineError
 
@@ -18,7 +17,6 @@ class Collector:
 
     def __init__(self, vmm: Vmm) -> None:
         self._vmm = vmm
-        self._taps_before = nics.read()
         self.panics = 0
         self.missed_lines = 0
 
@@ -42,11 +40,8 @@ class Collector:
     def _devices(self) -> Iterator[tuple[str, Mapping[str, int]]]:
         resources = self._vmm.resources
         yield from _each_and_sum("block", {drive.config.drive_id: {} for drive in resources.drives} | self._drives())
-        now = nics.read() if len(resources.nics) else {}
-        taps = {
-            nic.config.iface_id: nics.since(self._taps_before, nic.config.host_dev_name, now) for nic in resources.nics
-        }
-        yield from _each_and_sum("net", taps)
+        nics = {nic.config.iface_id: dataclasses.asdict(nic.device.counters) for nic in resources.nics}
+        yield from _each_and_sum("net", nics)
         if resources.mmds is not None:
             yield "mmds", dataclasses.asdict(resources.mmds.metrics)
         if resources.vsock_device is not None:

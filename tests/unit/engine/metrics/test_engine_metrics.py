@@ -13,7 +13,7 @@ from engine_monitor import FakeTimer
 from firkin.engine.controller import Controller
 from firkin.engine.http import Request
 from firkin.engine.journal import Journal
-from firkin.engine.metrics import nics, schema
+from firkin.engine.metrics import schema
 from firkin.engine.metrics.lines import Lines
 from firkin.engine.vmm import Vmm
 from firkin.fcapi.drives import Drive
@@ -215,19 +215,3 @@ def test_a_source_that_starts_anew_does_not_count_backwards() -> None:
         told.append(lines.next({"uart": {"write_count": total}}, 0)["uart"]["write_count"])
         lines.told()
     assert told == [5, 4, 2]
-
-
-TABLE = """Inter-|   Receive  |  Transmit
- face |bytes packets errs drop fifo frame compressed multicast|bytes packets errs drop fifo colls carrier compressed
-    lo:   0     0     0    0    0     0          0         0     0      0    0    0    0     0       0          0
-  tap0: 100     2     0    0    0     0          0         0   300      4    0    0    0     0       0          0
-"""
-
-
-def test_what_the_host_receives_from_a_tap_is_what_the_guest_sent() -> None:
-    now = nics.parse(TABLE)
-    assert now["tap0"]["tx_bytes_count"] == 100
-    assert now["tap0"]["rx_packets_count"] == 4
-    before = nics.parse(TABLE.replace("100", "40"))
-    assert nics.since(before, "tap0", now)["tx_bytes_count"] == 60
-    assert nics.since({}, "tap1", now) == {}
