@@ -170,7 +170,10 @@ def plan_disk(drive: OpenDrive) -> Disk:
 
 def _nic(nic: Nic) -> GuestNic:
     return GuestNic(
-        fd=nic.device.tap, vhost_fd=nic.device.vhost_fd, mac=nic.config.guest_mac or _random_mac(), mtu=nic.config.mtu
+        fd=nic.device.tap_fd,
+        vhost_fd=nic.device.vhost_fd,
+        mac=nic.config.guest_mac or _random_mac(),
+        mtu=nic.config.mtu,
     )
 
 

@@ -4,7 +4,7 @@ QEMU's own device would be enough to move frames, but it limits no rate, serves 
 
     device    what the engine holds    backend   the working half, in the service's thread
     control   vhost-net's own ioctl    pump      rings to tap and back
-    counters  what metrics show
+    counters  what metrics show    standin   what QEMU gets in place of the tap
 """
 
 from firkin.engine.net.device import NetDevice

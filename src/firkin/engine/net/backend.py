@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from firkin.engine.net.control import MERGEABLE, NetControl
 from firkin.engine.net.pump import Pump
+from firkin.engine.net.standin import StandIn
 from firkin.engine.vhost.backend import RingBackend
 from firkin.engine.vhost.reactor import EDGE, READ
 from firkin.engine.vhost.service import Surroundings
@@ -12,10 +13,10 @@ from firkin.engine.vhost.service import Surroundings
 class NetBackend(RingBackend):
     """Lives in the service's thread."""
 
-    def __init__(self, surroundings: Surroundings, tap: int) -> None:
-        """`pump` has to be set before the first call. `tap` stays the caller's."""
+    def __init__(self, surroundings: Surroundings, tap: int, stand_in: StandIn) -> None:
+        """`pump` has to be set before the first call. `tap` and `stand_in` stay the caller's."""
         super().__init__(surroundings.reactor)
-        self.control: NetControl = NetControl(surroundings.memory, surroundings.fetch_eventfd, self)
+        self.control: NetControl = NetControl(surroundings.memory, surroundings.fetch_eventfd, self, stand_in)
         self.pump: Pump
         self._tap = tap
 

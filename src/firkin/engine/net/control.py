@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import struct
 from collections.abc import Callable
 from typing import ClassVar, Protocol
 
+from firkin.engine.net.standin import StandIn
 from firkin.engine.vhost.control import Handlers, Listener, VhostControl, iow
 from firkin.engine.vhost.memory import ProcessMemory, RingBroken
 
@@ -13,7 +15,6 @@ MTU = 1 << 3
 MERGEABLE = 1 << 15
 
 _INDEX_FD = struct.Struct("<Ii")
-_ANSWERED = 0
 
 
 class NetListener(Listener, Protocol):
@@ -26,20 +27,30 @@ class NetControl(VhostControl):
 
     FEATURES = VhostControl.FEATURES | MTU | MERGEABLE
 
-    def __init__(self, memory: ProcessMemory, fetch_fd: Callable[[int], int], listener: NetListener) -> None:
+    def __init__(
+        self, memory: ProcessMemory, fetch_fd: Callable[[int], int], listener: NetListener, stand_in: StandIn
+    ) -> None:
         super().__init__(memory, fetch_fd, listener)
         self._net = listener
+        self._stand_in = stand_in
 
     def answer(self, request: int, argument: int) -> int:
         """As for every device, but never a refusal of what the guest chose.
 
-        QEMU would go on without us then, and so would a guest that wants to get around its limits.
+        QEMU would go on without us then, with a guest whose frames go nowhere. What it asks of the tap is answered
+        as the tap does: QEMU tries what it can do.
         """
-        error = super().answer(request, argument)
-        if error and request in self.HANDLERS:
+        if request not in self.HANDLERS:
+            return self._answer_tun(request, argument)
+        if error := super().answer(request, argument):
             self._net.disable(f"vhost request {request:#x} failed with {error}")
-            return _ANSWERED
-        return error
+        return 0
+
+    def _answer_tun(self, request: int, argument: int) -> int:
+        try:
+            return self._stand_in.answer(request, argument, self.memory)
+        except RingBroken:
+            return errno.EFAULT
 
     def _set_backend(self, argument: int) -> None:
         index, fd = self.read(_INDEX_FD, argument)

@@ -10,6 +10,7 @@ from firkin.engine.limiter import Limiter
 from firkin.engine.net.backend import NetBackend
 from firkin.engine.net.counters import Counters
 from firkin.engine.net.pump import Pump, Stack
+from firkin.engine.net.standin import StandIn
 from firkin.engine.vhost.service import Surroundings
 from firkin.fcapi.network import NetworkInterface, NetworkInterfacePatch
 
@@ -19,7 +20,8 @@ class NetDevice:
 
     def __init__(self, config: NetworkInterface, tap: int) -> None:
         """Takes over `tap`, an open tap device that does not block."""
-        self.tap = tap
+        self._tap = tap
+        self._stand_in = StandIn(tap)
         self.counters = Counters()
         self.stack: Stack | None = None
         self._mac = bytes.fromhex(config.guest_mac.replace(":", "")) if config.guest_mac else None
@@ -34,12 +36,21 @@ class NetDevice:
         """Why the interface is out of service: what the guest did to its rings. None when all is well."""
         return None if self._backend is None else self._backend.fault
 
+    @property
+    def tap_fd(self) -> int:
+        """What QEMU takes for the tap."""
+        return self._stand_in.fd
+
+    @property
+    def trapped_fds(self) -> tuple[int, ...]:
+        return (self.vhost_fd, self.tap_fd)
+
     def open(self, surroundings: Surroundings) -> NetBackend:
-        backend = NetBackend(surroundings, self.tap)
+        backend = NetBackend(surroundings, self._tap, self._stand_in)
         backend.pump = Pump(
             surroundings.memory,
             backend.control.vrings,
-            self.tap,
+            self._tap,
             mac=self._mac,
             limits=self._limits,
             counters=self.counters,
@@ -57,7 +68,8 @@ class NetDevice:
 
     def close(self) -> None:
         """When no trap serves it any more."""
-        os.close(self.tap)
+        self._stand_in.close()
+        os.close(self._tap)
         os.close(self.vhost_fd)
 
     def _update(self, patch: NetworkInterfacePatch) -> None:

@@ -25,7 +25,7 @@ FEATURES = VERSION_1 | EVENT_IDX | INDIRECT_DESC | NOTIFY_ON_EMPTY | ANY_LAYOUT 
 MAX_REGIONS = 64
 MAX_RING_SIZE = 1024
 
-IOCTL_TYPE = 0xAF
+_TYPE = 0xAF
 _U32, _U64 = struct.Struct("<I"), struct.Struct("<Q")
 _PAIR, _INDEX_FD = struct.Struct("<II"), struct.Struct("<Ii")
 _VRING_ADDR = struct.Struct("<IIQQQQ")
@@ -58,12 +58,12 @@ class Listener(Protocol):
 
 def iow(number: int, size: int) -> int:
     """A vhost ioctl whose argument QEMU fills (_IOW)."""
-    return 1 << 30 | size << 16 | IOCTL_TYPE << 8 | number
+    return 1 << 30 | size << 16 | _TYPE << 8 | number
 
 
 def ior(number: int, size: int) -> int:
     """A vhost ioctl whose argument we fill (_IOR)."""
-    return 2 << 30 | size << 16 | IOCTL_TYPE << 8 | number
+    return 2 << 30 | size << 16 | _TYPE << 8 | number
 
 
 class VhostControl:
@@ -235,7 +235,7 @@ class VhostControl:
     HANDLERS: ClassVar[Handlers] = {
         ior(0x00, 8): _get_features,
         iow(0x00, 8): _set_features,
-        IOCTL_TYPE << 8 | 0x01: _accept,  # SET_OWNER
+        _TYPE << 8 | 0x01: _accept,  # SET_OWNER
         iow(0x03, 8): _set_mem_table,
         iow(0x04, 8): _set_log_base,
         iow(0x07, 4): _accept,  # SET_LOG_FD: an eventfd that QEMU never waits for

@@ -31,6 +31,10 @@ _NOTIFICATION = struct.Struct("<QIIiIQ6Q")
 _RESPONSE = struct.Struct("<QqiI")
 _IOCTL_RECV, _IOCTL_SEND, _IOCTL_ID_VALID = 0xC0502100, 0xC0182101, 0x40082102
 
+# An ioctl's type, and which way its argument goes: terminals and plain files share TUN's type, but say no direction.
+_KIND_MASK = 0xC000FF00
+_KINDS = (0x0000AF00, 0x4000AF00, 0x8000AF00, 0xC000AF00, 0x40005400, 0x80005400)
+
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -48,13 +52,13 @@ class _Program(ctypes.Structure):
 
 
 class Filter:
-    """Traps ioctls of type `kind` on some descriptors; everything else passes.
+    """Traps vhost's and TUN's ioctls on some descriptors; everything else passes.
 
     Built ahead of the fork, so that the child makes nothing but system calls.
     """
 
-    def __init__(self, fds: Sequence[int], kind: int) -> None:
-        code = build_filter(fds, kind)
+    def __init__(self, fds: Sequence[int]) -> None:
+        code = build_filter(fds)
         self._buffer = ctypes.create_string_buffer(code, len(code))
         self._program = _Program(len(code) // 8, ctypes.addressof(self._buffer))
 
@@ -78,17 +82,18 @@ class Filter:
         raise _last_error("seccomp listener")
 
 
-def build_filter(fds: Sequence[int], kind: int) -> bytes:
+def build_filter(fds: Sequence[int]) -> bytes:
     """The filter in classic BPF. Jumps count the instructions that they skip."""
-    count = len(fds)
+    kinds, count = len(_KINDS), len(fds)
     steps = [
         (_LD, 0, 0, _AT_ARCH),
-        (_JEQ, 0, count + 6, _AUDIT_ARCH_X86_64),
+        (_JEQ, 0, kinds + count + 6, _AUDIT_ARCH_X86_64),
         (_LD, 0, 0, _AT_NR),
-        (_JEQ, 0, count + 4, _NR_IOCTL),
+        (_JEQ, 0, kinds + count + 4, _NR_IOCTL),
         (_LD, 0, 0, _AT_ARG1),
-        (_AND, 0, 0, 0xFF00),
-        (_JEQ, 0, count + 1, kind << 8),
+        (_AND, 0, 0, _KIND_MASK),
+        *((_JEQ, kinds - place, 0, kind) for place, kind in enumerate(_KINDS)),
+        (_RET, 0, 0, _RET_ALLOW),
         (_LD, 0, 0, _AT_ARG0),
         *((_JEQ, count - place, 0, fd) for place, fd in enumerate(fds)),
         (_RET, 0, 0, _RET_ALLOW),

@@ -43,8 +43,8 @@ class Device(Protocol):
     """A device's resting half: what the engine holds before QEMU exists and keeps while it runs."""
 
     @property
-    def vhost_fd(self) -> int:
-        """The descriptor that QEMU inherits under the same number, and whose ioctls are answered here."""
+    def trapped_fds(self) -> tuple[int, ...]:
+        """Descriptors that QEMU inherits under the same numbers, and whose ioctls are answered here."""
 
     def open(self, surroundings: Surroundings) -> Backend:
         """In the service's thread, at QEMU's first trapped call."""
@@ -154,4 +154,4 @@ class Service:
         for device in self._devices:
             backend = device.open(Surroundings(self._reactor, ProcessMemory(fd), fetch, self.soon))
             self._backends.append(backend)
-            self._by_fd[device.vhost_fd] = backend
+            self._by_fd.update(dict.fromkeys(device.trapped_fds, backend))

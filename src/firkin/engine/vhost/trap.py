@@ -1,4 +1,4 @@
-"""The engine's hold on one QEMU: the filter in front of its vhost ioctls, and the thread that answers them."""
+"""The engine's hold on one QEMU: the filter in front of its ioctls, and the thread that answers them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import threading
 from collections.abc import Sequence
 
 from firkin.engine.vhost import seccomp
-from firkin.engine.vhost.control import IOCTL_TYPE
 from firkin.engine.vhost.service import Device, Service
 from firkin.errors import EngineError
 
@@ -24,8 +23,8 @@ class Trap:
 
     def __init__(self, devices: Sequence[Device]) -> None:
         self._devices = devices
-        self.inherited_fds = tuple(device.vhost_fd for device in devices)
-        self._filter = seccomp.Filter(self.inherited_fds, IOCTL_TYPE)
+        self.inherited_fds = tuple(fd for device in devices for fd in device.trapped_fds)
+        self._filter = seccomp.Filter(self.inherited_fds)
         self._parent_end, self._child_end = socket.socketpair()
         self._service: Service | None = None
         self._thread: threading.Thread | None = None

@@ -52,8 +52,8 @@ class VsockDevice:
         return ["-device", f"vhost-vsock-device,guest-cid={self._guest_cid},vhostfd={self._vhost_fd}"]
 
     @property
-    def vhost_fd(self) -> int:
-        return self._vhost_fd
+    def trapped_fds(self) -> tuple[int, ...]:
+        return (self._vhost_fd,)
 
     def open(self, surroundings: Surroundings) -> VsockBackend:
         self._backend = VsockBackend(

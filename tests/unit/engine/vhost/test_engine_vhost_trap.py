@@ -48,14 +48,17 @@ def verdict(program: bytes, **data: int) -> int:
         ({"nr": 16, "arch": X86_64}, NOTIFY),
         ({"nr": 16, "arch": X86_64, "request": 0xAF01}, NOTIFY),
         ({"nr": 16, "arch": X86_64, "request": 0x5413}, ALLOW),
+        ({"nr": 16, "arch": X86_64, "request": 0x5451}, ALLOW),
+        ({"nr": 16, "arch": X86_64, "request": 0x800454D2}, NOTIFY),
+        ({"nr": 16, "arch": X86_64, "request": 0x400454D0}, NOTIFY),
         ({"nr": 16, "arch": X86_64, "fd": 5}, NOTIFY),
         ({"nr": 16, "arch": X86_64, "fd": 8}, ALLOW),
         ({"nr": 1, "arch": X86_64}, ALLOW),
         ({"nr": 16, "arch": ARM64}, ALLOW),
     ],
 )
-def test_filter_traps_vhost_ioctls_on_its_descriptors_only(call: dict[str, int], expected: int) -> None:
-    assert verdict(seccomp.build_filter((5, 7), 0xAF), **call) == expected
+def test_filter_traps_vhost_and_tun_ioctls_on_its_descriptors_only(call: dict[str, int], expected: int) -> None:
+    assert verdict(seccomp.build_filter((5, 7)), **call) == expected
 
 
 def test_descriptor_passes_between_processes() -> None:
