@@ -72,10 +72,12 @@ class Guest:
 
 
 @contextmanager
-def guest(folder: Path, initrd: Path, resources: Mapping[str, Mapping[str, Any]]) -> Iterator[Guest]:
-    """Boot over the API: `resources` are paths and their bodies."""
+def guest(
+    folder: Path, initrd: Path, resources: Mapping[str, Mapping[str, Any]], prefix: tuple[str, ...] = ()
+) -> Iterator[Guest]:
+    """Boot over the API: `resources` are paths and their bodies. `prefix` goes before the engine's command line."""
     socket = folder / "api.sock"
-    with engine("--api-sock", socket) as vmm:
+    with engine("--api-sock", socket, prefix=prefix) as vmm:
         api = Api(socket)
         try:
             api.put("/boot-source", kernel_image_path=need_kernel(), initrd_path=str(initrd), boot_args=BOOT_ARGS)

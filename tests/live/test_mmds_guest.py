@@ -21,7 +21,6 @@ from firkin.host import netns, tun
 pytestmark = [
     pytest.mark.live,
     pytest.mark.skipif(os.geteuid() != 0, reason="needs root"),
-    pytest.mark.xfail(reason="the datapath does not hand the guest's frames to the service yet"),
     pytest.mark.skipif(
         not all(map(shutil.which, ("curl", "busybox", "cpio"))), reason="curl, busybox or cpio is missing"
     ),

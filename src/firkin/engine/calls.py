@@ -49,6 +49,7 @@ CALLS: Mapping[tuple[str, str], Handler] = {
     ),
     ("DELETE", "/pmem/{id}"): _refuse(PCI_NOT_ENABLED),
     ("PUT", "/network-interfaces/{id}"): lambda vmm, call: vmm.pluggable.nics.put(call.body),
+    ("PATCH", "/network-interfaces/{id}"): lambda vmm, call: vmm.resources.nics.patch(call.body),
     ("DELETE", "/network-interfaces/{id}"): _refuse(PCI_NOT_ENABLED),
     ("PUT", "/vsock"): lambda vmm, call: vmm.resources.put_vsock(call.body),
     ("GET", "/balloon"): lambda vmm, _: vmm.balloon(),

@@ -7,6 +7,7 @@ import os
 import socket
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from firkin.engine import accel, process, tsc
 from firkin.engine.accel import Accel
@@ -20,7 +21,7 @@ from firkin.engine.plan import Channels, Surroundings, inherited, plan_boot, pla
 from firkin.engine.privileges import can_become_nobody
 from firkin.engine.qemu_argv import PROGRAM, Guest, qemu_argv
 from firkin.engine.qmp import Message, Qmp, QmpClosed
-from firkin.engine.resources import Resources, VsockDevice
+from firkin.engine.resources import Resources
 from firkin.engine.serial_out import SerialOut, console_of
 from firkin.engine.snapshot import device_state, reseed
 from firkin.engine.snapshot.handover import Handover
@@ -28,6 +29,9 @@ from firkin.engine.snapshot.memory import GuestMemory, OwnMemory
 from firkin.engine.snapshot.saved import SavedMachine, Traits
 from firkin.errors import EngineError, FirkinError
 from firkin.fcapi.machine import HugePages
+
+if TYPE_CHECKING:
+    from firkin.engine.vhost import Trap
 
 _CONSOLE_BUFFER = 1 << 20
 _TSC_TOLERANCE = 0.001
@@ -42,6 +46,7 @@ class Machine:
         self,
         launch: Launch,
         child: process.Child,
+        trap: Trap | None,
         qmp: Qmp,
         live: Live,
         console: Console | SerialOut,
@@ -54,6 +59,7 @@ class Machine:
         self._loop = launch.loop
         self._journal = launch.journal
         self._child = child
+        self._trap = trap
         self._qmp = qmp
         self._console = console
         self._on_exit = launch.on_exit
@@ -145,6 +151,8 @@ class Machine:
             self._loop.forget(fd)
         self._qmp.close()
         self._console.close()
+        if self._trap:
+            self._trap.close()
         self.memory.close()
 
 
@@ -244,16 +252,19 @@ def _start(
         memory_fd=memory.fd,
         memory_shared=memory.shared,
     )
+    trap = _set_trap(launch.resources)
     try:
         with their_monitor, their_console:
             guest, made = plan(around, channels)
-            child = _spawn(launch, guest, made, _child_setup(launch, memory))
+            child = _spawn(launch, guest, made, memory, trap)
         qmp = Qmp(our_monitor, lambda event: _log_event(launch.journal, event))
         live = Live(launch.loop, qmp, launch.resources)
         _negotiate(qmp, live, child)
     except (OSError, FirkinError):
         our_monitor.close()
         our_console.close()
+        if trap:
+            trap.close()
         raise
     launch.resources.release_files()
     traits = Traits(
@@ -264,39 +275,43 @@ def _start(
         random_address=random_address,
     )
     console = console_of(launch.loop, our_console, launch.resources.serial)
-    return Machine(launch, child, qmp, live, console, memory, traits)
+    return Machine(launch, child, trap, qmp, live, console, memory, traits)
 
 
-def _child_setup(launch: Launch, memory: GuestMemory) -> Callable[[], None]:
-    """What the forked child does to itself before it becomes QEMU."""
-    steps: list[Callable[[], None]] = []
-    if not memory.shared:
-        steps.append(Handover(memory.fd).install)
-    if launch.resources.vsock_device:
-        steps.append(launch.resources.vsock_device.child_setup)
+def _set_trap(resources: Resources) -> Trap | None:
+    """For the devices that the engine serves itself."""
+    devices = resources.vhost_devices()
+    if not devices:
+        return None
+    from firkin.engine.vhost import Trap
 
-    def take_steps() -> None:
-        for step in steps:
-            step()
+    if resources.mmds is not None:
+        from firkin.engine.mmds.stack import stack_for
 
-    return take_steps
+        for nic in resources.nics:
+            nic.device.stack = stack_for(resources.mmds, nic.config.iface_id)
+    return Trap(devices)
 
 
-def _spawn(launch: Launch, guest: Guest, made: set[int], child_setup: Callable[[], None]) -> process.Child:
+def _spawn(launch: Launch, guest: Guest, made: set[int], memory: GuestMemory, trap: Trap | None) -> process.Child:
+    # What the forked child does to itself before it becomes QEMU.
+    steps = [] if memory.shared else [Handover(memory.fd).install]
+    if trap:
+        steps.append(trap.child_setup)
     try:
         argv = qemu_argv(guest, process.find(PROGRAM))
         launch.journal.debug("QEMU: " + " ".join(argv))
         child = process.spawn(
             argv,
-            inherited(guest, launch.resources),
-            child_setup,
+            inherited(guest) | set(trap.inherited_fds if trap else ()),
+            steps,
             group=accel.group_of_device() if guest.accel is Accel.KVM else None,
         )
     finally:
         for fd in made:
             os.close(fd)
-    if launch.resources.vsock_device:
-        _attach(launch.resources.vsock_device, child)
+    if trap:
+        _attach(trap, child)
     return child
 
 
@@ -310,9 +325,9 @@ def _negotiate(qmp: Qmp, live: Live, child: process.Child) -> None:
         raise EngineError(child.wait().describe()) from error
 
 
-def _attach(vsock: VsockDevice, child: process.Child) -> None:
+def _attach(trap: Trap, child: process.Child) -> None:
     try:
-        vsock.attach(child.pid)
+        trap.attach(child.pid)
     except EngineError as error:
         child.kill()
         raise EngineError(f"{error}: {child.wait().describe()}") from error

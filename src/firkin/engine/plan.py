@@ -8,12 +8,13 @@ from dataclasses import dataclass, replace
 from firkin.engine import cmdline, io_uring, kernel
 from firkin.engine.accel import Accel
 from firkin.engine.faults import Area, Fault
-from firkin.engine.qemu_argv import Guest, Nic
+from firkin.engine.qemu_argv import Guest
+from firkin.engine.qemu_argv import Nic as GuestNic
 from firkin.engine.qemu_disks import Disk
 from firkin.engine.resources import Resources
 from firkin.engine.resources.boot import Boot
 from firkin.engine.resources.drives import OpenDrive
-from firkin.engine.resources.nics import OpenNic
+from firkin.engine.resources.nics import Nic
 from firkin.fcapi.boot import DEFAULT_BOOT_ARGS
 from firkin.fcapi.drives import CacheType, IoEngine
 
@@ -108,14 +109,11 @@ def command_line(resources: Resources, boot: Boot, around: Surroundings, *, acpi
     return cmdline.build(user, root, cmdline.Emulation(pit_ticks=pit_ticks, tsc_khz=around.tsc_khz))
 
 
-def inherited(guest: Guest, resources: Resources) -> set[int]:
-    """Every descriptor that the command line of `guest` speaks of."""
+def inherited(guest: Guest) -> set[int]:
+    """Every descriptor that the command line of `guest` speaks of, but for those of `extra`."""
     fds = {guest.memory_fd, guest.monitor_fd, guest.console_fd}
     fds |= {fd for fd in (guest.kernel_fd, guest.initrd_fd) if fd is not None}
-    fds |= {disk.fd for disk in guest.disks} | {nic.fd for nic in guest.nics}
-    if resources.vsock_device:
-        fds |= set(resources.vsock_device.inherited_fds())
-    return fds
+    return fds | {disk.fd for disk in guest.disks} | {fd for nic in guest.nics for fd in (nic.fd, nic.vhost_fd)}
 
 
 def _bootable(boot: Boot | None) -> Boot:
@@ -170,8 +168,10 @@ def plan_disk(drive: OpenDrive) -> Disk:
     )
 
 
-def _nic(nic: OpenNic) -> Nic:
-    return Nic(fd=nic.fd, mac=nic.config.guest_mac or _random_mac(), mtu=nic.config.mtu)
+def _nic(nic: Nic) -> GuestNic:
+    return GuestNic(
+        fd=nic.device.tap, vhost_fd=nic.device.vhost_fd, mac=nic.config.guest_mac or _random_mac(), mtu=nic.config.mtu
+    )
 
 
 def _random_mac() -> str:

@@ -6,7 +6,7 @@ import contextlib
 import os
 import select
 import signal
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from typing import NamedTuple, NoReturn
 
 from firkin.engine.privileges import Privileges
@@ -75,13 +75,13 @@ def find(program: str) -> str:
 def spawn(
     argv: list[str],
     inherit: Collection[int],
-    child_setup: Callable[[], None],
+    child_setup: Sequence[Callable[[], None]],
     *,
     group: int | None = None,
 ) -> Child:
     """Fork and exec `argv`, which gets the descriptors in `inherit` and no others but a stderr of ours.
 
-    It is put into `group` where it gives up being root.
+    It is put into `group` where it gives up being root, and takes the steps of `child_setup` last.
 
     Returns at once: the child may still be in `child_setup`, or fail to exec (then it exits with 127).
     """
@@ -96,7 +96,11 @@ def spawn(
 
 
 def _become(
-    argv: list[str], inherit: Collection[int], stderr: int, privileges: Privileges, child_setup: Callable[[], None]
+    argv: list[str],
+    inherit: Collection[int],
+    stderr: int,
+    privileges: Privileges,
+    child_setup: Sequence[Callable[[], None]],
 ) -> NoReturn:
     try:
         # A session of its own: no terminal to push characters into, and none of its signals.
@@ -106,7 +110,8 @@ def _become(
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
         _redirect(stderr)
         privileges.drop()
-        child_setup()  # may still speak to its parent on a descriptor of its own
+        for step in child_setup:
+            step()  # may still speak to its parent on a descriptor of its own
         _close_all_but(inherit)
         os.execve(argv[0], argv, _ENVIRONMENT)
     except BaseException as error:  # noqa: BLE001 - whatever it is, this process must not run on as a second engine

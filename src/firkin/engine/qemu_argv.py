@@ -22,9 +22,10 @@ _INCOMING = ["-S", "-incoming", "defer", "-global", "migration.send-configuratio
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Nic:
-    """One network interface: an open tap."""
+    """One network interface: an open tap, and the descriptor that QEMU asks the engine on to serve it."""
 
     fd: int
+    vhost_fd: int
     mac: str
     mtu: int | None = None
 
@@ -143,7 +144,7 @@ def _nic(number: int, nic: Nic) -> list[str]:
     device = f"virtio-net-device,netdev=net{number},mac={nic.mac}"
     if nic.mtu is not None:
         device += f",host_mtu={nic.mtu}"
-    return ["-netdev", f"tap,id=net{number},fd={nic.fd},vhost=off", "-device", device]
+    return ["-netdev", f"tap,id=net{number},fd={nic.fd},vhost=on,vhostfd={nic.vhost_fd}", "-device", device]
 
 
 def _json(value: Any) -> str:

@@ -72,9 +72,7 @@ class Session:
         """End the guest if it still runs, and give everything back."""
         if self._machine is not None:
             self._machine.kill()
-        if self.vmm.resources.vsock_device is not None:
-            self.vmm.resources.vsock_device.close()
-        self.vmm.resources.serial.close()
+        self.vmm.resources.close()
         self._terminal.restore()
 
     def start(self, resources: Resources) -> machine.Machine:

@@ -57,6 +57,8 @@ def test_what_cannot_be_done_is_refused(vmm: Vmm) -> None:
 def test_a_cpu_template_may_be_a_path(vmm: Vmm, tmp_path: Path) -> None:
     template = tmp_path / "template"
     assert "CPU config error: No such file or directory (os error 2)" in boot(vmm, **{"cpu-config": str(template)})
+    template.write_text("{")
+    assert "CPU config error: EOF while parsing an object" in boot(vmm, **{"cpu-config": str(template)})
     template.write_text('{"msr_modifiers": [{"addr": "0x10", "bitmap": "0bx1"}]}')
     assert boot(vmm, **{"cpu-config": str(template)}) == ""
     assert "The CPU template has no effect" in (tmp_path / "log").read_text()

@@ -82,7 +82,7 @@ def test_devices_come_in_upstreams_order() -> None:
     argv = with_(
         entropy=Entropy(rate_limiter=RateLimiter(bandwidth=TokenBucket(size=100, refill_time=10))),
         extra=("-device", "vsock"),
-        nics=(Nic(fd=30, mac="06:00:00:00:00:01"),),
+        nics=(Nic(fd=30, vhost_fd=50, mac="06:00:00:00:00:01"),),
         disks=(Disk(fd=20),),
         balloon=Balloon(amount_mib=1, deflate_on_oom=True),
     )
@@ -99,13 +99,13 @@ def test_devices_come_in_upstreams_order() -> None:
 
 
 def test_interfaces_use_inherited_taps() -> None:
-    argv = with_(nics=(Nic(fd=30, mac="06:00:00:00:00:01", mtu=1400),))
-    assert values(argv, "-netdev") == ["tap,id=net0,fd=30,vhost=off"]
+    argv = with_(nics=(Nic(fd=30, vhost_fd=50, mac="06:00:00:00:00:01", mtu=1400),))
+    assert values(argv, "-netdev") == ["tap,id=net0,fd=30,vhost=on,vhostfd=50"]
     assert values(argv, "-device")[1:] == ["virtio-net-device,netdev=net0,mac=06:00:00:00:00:01,host_mtu=1400"]
 
 
 def test_extra_devices_come_after_the_others() -> None:
-    argv = with_(nics=(Nic(fd=30, mac="06:00:00:00:00:01"),), extra=("-device", "vhost-vsock-device"))
+    argv = with_(nics=(Nic(fd=30, vhost_fd=50, mac="06:00:00:00:00:01"),), extra=("-device", "vhost-vsock-device"))
     assert values(argv, "-device")[-1] == "vhost-vsock-device"
 
 

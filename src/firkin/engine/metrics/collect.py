@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterator, Mapping
+from dataclasses import asdict
 
 from firkin.engine import exits
-from firkin.engine.metrics import nics
 from firkin.engine.vmm import Vmm
 from firkin.errors import EngineError
 
@@ -18,7 +17,6 @@ class Collector:
 
     def __init__(self, vmm: Vmm) -> None:
         self._vmm = vmm
-        self._taps_before = nics.read()
         self.panics = 0
         self.missed_lines = 0
 
@@ -42,13 +40,9 @@ class Collector:
     def _devices(self) -> Iterator[tuple[str, Mapping[str, int]]]:
         resources = self._vmm.resources
         yield from _each_and_sum("block", {drive.config.drive_id: {} for drive in resources.drives} | self._drives())
-        now = nics.read() if len(resources.nics) else {}
-        taps = {
-            nic.config.iface_id: nics.since(self._taps_before, nic.config.host_dev_name, now) for nic in resources.nics
-        }
-        yield from _each_and_sum("net", taps)
+        yield from _each_and_sum("net", {nic.config.iface_id: asdict(nic.device.counters) for nic in resources.nics})
         if resources.mmds is not None:
-            yield "mmds", dataclasses.asdict(resources.mmds.metrics)
+            yield "mmds", asdict(resources.mmds.metrics)
         if resources.vsock_device is not None:
             yield "vsock", resources.vsock_device.counters()
         if self._vmm.started:

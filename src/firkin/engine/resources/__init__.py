@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -26,27 +26,8 @@ from firkin.fcapi.vsock import Vsock
 
 if TYPE_CHECKING:
     from firkin.engine.mmds.service import Mmds
-
-
-class VsockDevice(Protocol):
-    """The seam to firkin.engine.vsock: a vhost-vsock device whose kernel side is the engine."""
-
-    def qemu_args(self) -> list[str]: ...
-    def inherited_fds(self) -> tuple[int, ...]: ...
-    def child_setup(self) -> None:
-        """In the forked child, privileges dropped, just before exec; may wait for `attach`."""
-
-    @property
-    def next_host_port(self) -> int:
-        """For a snapshot to keep."""
-
-    def counters(self) -> dict[str, int]:
-        """What passed since the start, by the metrics' names."""
-
-    def attach(self, pid: int) -> None:
-        """In the engine, right after fork. Raises: EngineError, when the child ends before its side is set up."""
-
-    def close(self) -> None: ...
+    from firkin.engine.vhost import Device
+    from firkin.engine.vsock import VsockDevice
 
 
 class Resources:
@@ -101,14 +82,14 @@ class Resources:
 
     def put_vsock(self, config: Vsock, *, next_host_port: int | None = None) -> None:
         """Raises: Fault, when the socket cannot be bound."""
-        from firkin.engine.vsock import VsockDevice as Device
+        from firkin.engine.vsock import VsockDevice
 
         if self.vsock_device:
             self.vsock_device.close()  # so that the same path may be bound again
             self._remove_own_socket()
             self.vsock = self.vsock_device = None
         try:
-            self.vsock_device = Device(config.guest_cid, config.uds_path, first_host_port=next_host_port)
+            self.vsock_device = VsockDevice(config.guest_cid, config.uds_path, first_host_port=next_host_port)
         except OSError as error:
             what = "Cannot create backend for vsock device: Error binding to the host-side Unix socket: "
             raise Fault(what + os_text(error), Area.VSOCK) from error
@@ -120,11 +101,22 @@ class Resources:
             self.put_vsock(self.vsock)
 
     def release_files(self) -> None:
-        """Close what QEMU has its own copies of by now."""
+        """Close what QEMU has its own copies of by now, and the engine does not serve itself."""
         if self.boot:
             self.boot.close()
         self.drives.close()
+
+    def vhost_devices(self) -> list[Device]:
+        """What the engine itself serves."""
+        nics = [nic.device for nic in self.nics]
+        return [*nics, self.vsock_device] if self.vsock_device else list(nics)
+
+    def close(self) -> None:
+        """Give everything back; no guest uses it any more."""
         self.nics.close()
+        if self.vsock_device:
+            self.vsock_device.close()
+        self.serial.close()
 
     def describe(self) -> VmConfig:
         """The machine as GET /vm/config shows it."""

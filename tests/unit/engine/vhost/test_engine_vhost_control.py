@@ -1,4 +1,4 @@
-"""The vhost control plane: each ioctl answered as the kernel would."""
+"""The vhost control plane, with vsock's own ioctls: each answered as the kernel would."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from firkin.engine.vsock.memory import ProcessMemory, Region, Span, cut
-from firkin.engine.vsock.vhost import FEATURES, LOG_ALL, VhostControl
-from firkin.engine.vsock.vring import NO_FD
+from firkin.engine.vhost.control import FEATURES, LOG_ALL
+from firkin.engine.vhost.memory import ProcessMemory, Region, Span, cut
+from firkin.engine.vhost.vring import NO_FD
+from firkin.engine.vsock.control import VsockControl
 
 GET_FEATURES, SET_FEATURES, SET_OWNER = 0x8008AF00, 0x4008AF00, 0xAF01
 SET_MEM_TABLE, SET_LOG_BASE = 0x4008AF03, 0x4008AF04
@@ -44,9 +45,8 @@ class Qemu:
         self.fd = os.memfd_create("memory")
         os.truncate(self.fd, 0x20000)
         self.memory = ProcessMemory(self.fd)
-        self.control = VhostControl(self.memory, os.dup, guest_cid=3)
         self.recorder = Recorder()
-        self.control.listener = self.recorder
+        self.control = VsockControl(self.memory, os.dup, self.recorder, guest_cid=3)
 
     def ioctl(self, request: int, data: bytes = b"", *, reply_size: int = 0) -> bytes:
         """Make one that must succeed."""

@@ -11,7 +11,7 @@ import struct
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from firkin.engine.vsock.memory import Memory, RingBroken, Span, gather
+from firkin.engine.vhost.memory import Memory, RingBroken, Span, gather
 
 EVENT_IDX = 1 << 29
 INDIRECT_DESC = 1 << 28
@@ -70,6 +70,11 @@ class Batch:
         self._taken += 1
         self._ring.next_avail = (self._ring.next_avail + 1) & 0xFFFF
         return chain
+
+    def give_back(self) -> None:
+        """The last buffer taken was not used: it will be the next again."""
+        self._taken -= 1
+        self._ring.next_avail = (self._ring.next_avail - 1) & 0xFFFF
 
 
 class SplitRing:

@@ -7,10 +7,10 @@ import struct
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from vsock_fakes import AVAIL, BUFFERS, DESC, HOST_OFFSET, INDIRECT, NEXT, USED, WRITE, FakeDriver, FakeMemory
+from ring_fakes import AVAIL, BUFFERS, DESC, HOST_OFFSET, INDIRECT, NEXT, USED, WRITE, FakeDriver, FakeMemory
 
-from firkin.engine.vsock.memory import RingBroken, Span
-from firkin.engine.vsock.ring import EVENT_IDX, INDIRECT_DESC, NOTIFY_ON_EMPTY, Chain, SplitRing
+from firkin.engine.vhost.memory import RingBroken, Span
+from firkin.engine.vhost.ring import EVENT_IDX, INDIRECT_DESC, NOTIFY_ON_EMPTY, Chain, SplitRing
 
 BUFFER = BUFFERS + HOST_OFFSET
 

@@ -135,7 +135,7 @@ def gather(memory: Memory, spans: Sequence[Span]) -> bytes:
     return b"".join([memory.read(address, size) for address, size in spans])
 
 
-def scatter(memory: Memory, spans: Sequence[Span], data: bytes) -> None:
+def scatter(memory: Memory, spans: Sequence[Span], data: bytes | memoryview) -> None:
     """Write to the start of a buffer that is large enough."""
     if spans[0].size >= len(data):
         memory.write(spans[0].address, data)

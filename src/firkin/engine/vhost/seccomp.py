@@ -1,4 +1,4 @@
-"""A seccomp filter that hands one process's ioctls on one descriptor to another process to answer (seccomp_unotify(2)).
+"""A seccomp filter that hands one process's ioctls on some descriptors to another to answer (seccomp_unotify(2)).
 
 Needs Linux 5.6 (for pidfd_getfd; the filter itself is older) on x86-64. A filter that the process installs later
 stacks on top: of all verdicts the strictest counts, and "notify" is stricter than "allow".
@@ -12,6 +12,7 @@ import fcntl
 import os
 import socket
 import struct
+from collections.abc import Sequence
 from typing import NamedTuple
 
 _AUDIT_ARCH_X86_64 = 0xC000003E
@@ -37,6 +38,7 @@ class Notification(NamedTuple):
     """An ioctl that waits for its answer."""
 
     id: int
+    fd: int
     request: int
     argument: int
 
@@ -45,14 +47,14 @@ class _Program(ctypes.Structure):
     _fields_ = (("length", ctypes.c_ushort), ("instructions", ctypes.c_void_p))
 
 
-class IoctlFilter:
-    """Traps ioctls of type `ioctl_type` on descriptor `fd`; everything else passes.
+class Filter:
+    """Traps ioctls of type `kind` on some descriptors; everything else passes.
 
     Built ahead of the fork, so that the child makes nothing but system calls.
     """
 
-    def __init__(self, fd: int, ioctl_type: int) -> None:
-        code = build_filter(fd, ioctl_type)
+    def __init__(self, fds: Sequence[int], kind: int) -> None:
+        code = build_filter(fds, kind)
         self._buffer = ctypes.create_string_buffer(code, len(code))
         self._program = _Program(len(code) // 8, ctypes.addressof(self._buffer))
 
@@ -76,26 +78,23 @@ class IoctlFilter:
         raise _last_error("seccomp listener")
 
 
-def build_filter(fd: int, ioctl_type: int) -> bytes:
-    """The filter in classic BPF."""
-    conditions = (
-        (_AT_ARCH, None, _AUDIT_ARCH_X86_64),
-        (_AT_NR, None, _NR_IOCTL),
-        (_AT_ARG0, None, fd),
-        (_AT_ARG1, 0xFF00, ioctl_type << 8),
-    )
-    steps: list[tuple[int, int]] = []
-    for offset, mask, value in conditions:
-        steps.append((_LD, offset))
-        if mask is not None:
-            steps.append((_AND, mask))
-        steps.append((_JEQ, value))
-    steps += [(_RET, _RET_USER_NOTIF), (_RET, _RET_ALLOW)]
-    last = len(steps) - 1
-    return b"".join(
-        struct.pack("<HBBI", code, 0, last - at - 1 if code == _JEQ else 0, value)
-        for at, (code, value) in enumerate(steps)
-    )
+def build_filter(fds: Sequence[int], kind: int) -> bytes:
+    """The filter in classic BPF. Jumps count the instructions that they skip."""
+    count = len(fds)
+    steps = [
+        (_LD, 0, 0, _AT_ARCH),
+        (_JEQ, 0, count + 6, _AUDIT_ARCH_X86_64),
+        (_LD, 0, 0, _AT_NR),
+        (_JEQ, 0, count + 4, _NR_IOCTL),
+        (_LD, 0, 0, _AT_ARG1),
+        (_AND, 0, 0, 0xFF00),
+        (_JEQ, 0, count + 1, kind << 8),
+        (_LD, 0, 0, _AT_ARG0),
+        *((_JEQ, count - place, 0, fd) for place, fd in enumerate(fds)),
+        (_RET, 0, 0, _RET_ALLOW),
+        (_RET, 0, 0, _RET_USER_NOTIF),
+    ]
+    return b"".join(struct.pack("<HBBI", *step) for step in steps)
 
 
 def send_fd(channel: socket.socket, fd: int) -> None:
@@ -122,15 +121,14 @@ def receive(listener: int) -> Notification | None:
         if reason.errno in (errno.ENOENT, errno.EINTR, errno.EAGAIN):
             return None
         raise
-    number, _pid, _flags, _nr, _arch, _ip, _fd, request, argument, *_ = _NOTIFICATION.unpack(buffer)
-    return Notification(number, request & 0xFFFFFFFF, argument)
+    number, _pid, _flags, _nr, _arch, _ip, fd, request, argument, *_ = _NOTIFICATION.unpack(buffer)
+    return Notification(number, fd & 0xFFFFFFFF, request & 0xFFFFFFFF, argument)
 
 
 def respond(listener: int, notification: Notification, error: int) -> None:
     """Let the ioctl return 0, or fail with an errno. Nothing happens if it no longer waits."""
-    value = -1 if error else 0
     try:
-        fcntl.ioctl(listener, _IOCTL_SEND, _RESPONSE.pack(notification.id, value, -error, 0))
+        fcntl.ioctl(listener, _IOCTL_SEND, _RESPONSE.pack(notification.id, -1 if error else 0, -error, 0))
     except OSError as reason:
         if reason.errno != errno.ENOENT:
             raise

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from contextlib import suppress
 
-from firkin.engine.vsock.ring import RingLayout, SplitRing
+from firkin.engine.vhost.ring import RingLayout, SplitRing
 
 RX, TX = 0, 1  # as the guest sees them: the device writes RX and reads TX
 NO_FD = -1
