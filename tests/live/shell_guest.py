@@ -73,14 +73,21 @@ class Guest:
 
 @contextmanager
 def guest(
-    folder: Path, initrd: Path, resources: Mapping[str, Mapping[str, Any]], prefix: tuple[str, ...] = ()
+    folder: Path,
+    initrd: Path,
+    resources: Mapping[str, Mapping[str, Any]],
+    *flags: str,
+    prefix: tuple[str, ...] = (),
+    kernel: str = "",
+    boot_args: str = BOOT_ARGS,
 ) -> Iterator[Guest]:
     """Boot over the API: `resources` are paths and their bodies. `prefix` goes before the engine's command line."""
     socket = folder / "api.sock"
-    with engine("--api-sock", socket, prefix=prefix) as vmm:
+    with engine("--api-sock", socket, *flags, prefix=prefix) as vmm:
         api = Api(socket)
         try:
-            api.put("/boot-source", kernel_image_path=need_kernel(), initrd_path=str(initrd), boot_args=BOOT_ARGS)
+            source = {"kernel_image_path": kernel or need_kernel(), "initrd_path": str(initrd), "boot_args": boot_args}
+            api.put("/boot-source", **source)
             for name, body in resources.items():
                 api.put(f"/{name}", **body)
             api.put("/actions", action_type="InstanceStart")

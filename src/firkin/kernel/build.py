@@ -58,7 +58,7 @@ def source(overlay: str = "") -> str:
 def _describe(origin: package.Package, overlay: str) -> str:
     digest = hashlib.sha256(fragment(overlay).encode()).hexdigest()[:12]
     compiler = run("gcc", "-dumpfullversion", timeout_s=30).stdout.strip()
-    return f"{origin.name} {origin.version}, config {digest}, gcc {compiler}"
+    return f"{origin.name} {origin.version}, config {digest}, gcc {compiler}, keeps {symbols.RANDOM_STATE}"
 
 
 def check_tools() -> None:

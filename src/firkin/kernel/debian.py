@@ -16,12 +16,12 @@ IMAGE_PREFIX = "linux-image-"
 
 
 def source() -> str:
-    """What `provide` would take the kernel from: package and version."""
+    """What `provide` would make the kernel of: package and version, and what it adds."""
     return _describe(package.newest(METAPACKAGE, IMAGE_PREFIX))
 
 
 def _describe(origin: package.Package) -> str:
-    return f"{origin.name} {origin.version}"
+    return f"{origin.name} {origin.version}, with {symbols.RANDOM_STATE}"
 
 
 def provide(name: str, blobs: Blobs) -> Kernel:
