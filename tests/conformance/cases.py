@@ -262,6 +262,12 @@ RUNNING = (
     ),
     Mistake(
         "PATCH",
+        "/network-interfaces/none",
+        {"iface_id": "none"},
+        "Network config error: Unable to update the net device: Failed perform action on device: Device not found",
+    ),
+    Mistake(
+        "PATCH",
         "/balloon/statistics",
         {"stats_polling_interval_s": 0},
         "Balloon update error: Balloon: Statistics cannot be enabled/disabled after activation.",

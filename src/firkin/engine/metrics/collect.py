@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterator, Mapping
+from dataclasses import asdict
 
 from firkin.engine import exits
 from firkin.engine.vmm import Vmm
@@ -40,10 +40,9 @@ class Collector:
     def _devices(self) -> Iterator[tuple[str, Mapping[str, int]]]:
         resources = self._vmm.resources
         yield from _each_and_sum("block", {drive.config.drive_id: {} for drive in resources.drives} | self._drives())
-        nics = {nic.config.iface_id: dataclasses.asdict(nic.device.counters) for nic in resources.nics}
-        yield from _each_and_sum("net", nics)
+        yield from _each_and_sum("net", {nic.config.iface_id: asdict(nic.device.counters) for nic in resources.nics})
         if resources.mmds is not None:
-            yield "mmds", dataclasses.asdict(resources.mmds.metrics)
+            yield "mmds", asdict(resources.mmds.metrics)
         if resources.vsock_device is not None:
             yield "vsock", resources.vsock_device.counters()
         if self._vmm.started:

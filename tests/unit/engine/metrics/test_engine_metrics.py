@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import os
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,10 @@ from firkin.engine.http import Request
 from firkin.engine.journal import Journal
 from firkin.engine.metrics import schema
 from firkin.engine.metrics.lines import Lines
+from firkin.engine.mmds.metrics import Metrics as MmdsCounters
+from firkin.engine.net.counters import Counters as NetCounters
 from firkin.engine.vmm import Vmm
+from firkin.engine.vsock.muxer import Counters as VsockCounters
 from firkin.fcapi.drives import Drive
 
 FIELDS = {  # as many as upstream's own schema has in each group
@@ -215,3 +219,10 @@ def test_a_source_that_starts_anew_does_not_count_backwards() -> None:
         told.append(lines.next({"uart": {"write_count": total}}, 0)["uart"]["write_count"])
         lines.told()
     assert told == [5, 4, 2]
+
+
+@pytest.mark.parametrize(
+    ("group", "counters"), [("net", NetCounters()), ("vsock", VsockCounters()), ("mmds", MmdsCounters())]
+)
+def test_who_counts_uses_names_that_are_shown(group: str, counters: Any) -> None:
+    assert asdict(counters).keys() <= set(schema.fields_of(group))
