@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from firkin.engine import config_file, exits, machine
+from firkin.engine import config_file, exits, launch
 from firkin.engine.accel import Choice
 from firkin.engine.boot_timer import BootTimer
 from firkin.engine.console import Terminal
@@ -10,6 +10,7 @@ from firkin.engine.exits import Fatal, Panic
 from firkin.engine.faults import Fault
 from firkin.engine.journal import Journal
 from firkin.engine.loop import Loop
+from firkin.engine.machine import Machine
 from firkin.engine.process import Ended
 from firkin.engine.resources import Resources
 from firkin.engine.vmm import Vmm
@@ -30,7 +31,7 @@ class Session:
         self._accel = accel
         self._times_boot = boot_timer
         self._terminal = Terminal()
-        self._machine: machine.Machine | None = None
+        self._machine: Machine | None = None
 
     def boot(self, config: bytes, *, with_api: bool) -> None:
         """Configure and start from a config file.
@@ -75,13 +76,13 @@ class Session:
         self.vmm.resources.close()
         self._terminal.restore()
 
-    def start(self, resources: Resources) -> machine.Machine:
+    def start(self, resources: Resources) -> Machine:
         """Start the configured guest (`Hypervisor`). Raises: Fault."""
-        self._machine = machine.boot(self._launch(resources))
+        self._machine = launch.boot(self._launch(resources))
         self._take_terminal(resources)
         return self._machine
 
-    def load(self, resources: Resources, body: SnapshotLoad) -> machine.Machine:
+    def load(self, resources: Resources, body: SnapshotLoad) -> Machine:
         """Bring a snapshot back, paused (`Hypervisor`). Raises: Fault."""
         from firkin.engine.snapshot import load
 
@@ -97,8 +98,8 @@ class Session:
         if resources.serial.is_terminal:
             self._terminal.make_raw()
 
-    def _launch(self, resources: Resources) -> machine.Launch:
-        return machine.Launch(
+    def _launch(self, resources: Resources) -> launch.Launch:
+        return launch.Launch(
             loop=self._loop,
             journal=self._journal,
             resources=resources,

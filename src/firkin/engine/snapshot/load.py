@@ -12,7 +12,8 @@ from contextlib import contextmanager
 import msgspec
 
 from firkin.engine.faults import Area, Fault, os_text
-from firkin.engine.machine import Launch, Machine, restore
+from firkin.engine.launch import Launch, restore
+from firkin.engine.machine import Machine
 from firkin.engine.snapshot import clock
 from firkin.engine.snapshot import format as state_file
 from firkin.engine.snapshot.memory import ForkedMemory, GuestMemory
