@@ -40,16 +40,16 @@ class Shell:
     """Runs commands in the guest, one after the other."""
 
     def __init__(self, vmm: Engine) -> None:
-        self._vmm = vmm
+        self.vmm = vmm
         self._count = 0
 
     def run(self, command: str) -> str:
         """What `command` says; it must succeed."""
         self._count += 1
         begin, end = f"<{self._count}>", f"</{self._count}>"
-        self._vmm.output = b""
-        self._vmm.type(f"echo '{begin}'; {{ {command}\n}} 2>&1; status=$?; echo; echo $status'{end}'")
-        output = self._vmm.expect(end).replace("\r", "")
+        self.vmm.output = b""
+        self.vmm.type(f"echo '{begin}'; {{ {command}\n}} 2>&1; status=$?; echo; echo $status'{end}'")
+        output = self.vmm.expect(end).replace("\r", "")
         said, status = output.partition(f"{begin}\n")[2].partition(end)[0].rsplit("\n", 1)
         assert status == "0", f"{command}: {output}"
         return said.strip()

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import shell_guest
 from net_world import namespace
-from shell_guest import Guest
+from shell_guest import Guest, Shell
 
 from firkin.host import netns, tun
 
@@ -35,10 +35,9 @@ def initrd(tmp_path_factory: pytest.TempPathFactory) -> Path:
 class Link:
     """A guest with one interface, and the host's end of it."""
 
-    def __init__(self, name: str, guest: Guest) -> None:
+    def __init__(self, name: str, shell: Shell) -> None:
         self.name = name
-        self.guest = guest
-        self.shell = guest.shell
+        self.shell = shell
 
     def ping(self, count: int) -> float:
         """Median milliseconds of a round trip."""
@@ -84,7 +83,7 @@ class Link:
         """Bytes a second of a file that the guest fetches by HTTP."""
         with netns.run_in(self.name, partial(socket.create_server, (HOST, PORT))) as server:
             server.settimeout(30)
-            self.guest.vmm.type(f"wget -q -O /dev/null http://{HOST}:{PORT}/; echo fetched")
+            self.shell.vmm.type(f"wget -q -O /dev/null http://{HOST}:{PORT}/; echo fetched")
             with server.accept()[0] as stream:
                 stream.settimeout(60)
                 stream.recv(4096)
@@ -92,8 +91,16 @@ class Link:
                 started = time.monotonic()
                 for _ in range(size // MIB):
                     stream.sendall(bytes(MIB))
-                self.guest.vmm.expect("fetched")
+                self.shell.vmm.expect("fetched")
                 return size / (time.monotonic() - started)
+
+
+class EngineLink(Link):
+    """Of a guest that the engine runs."""
+
+    def __init__(self, name: str, guest: Guest) -> None:
+        super().__init__(name, guest.shell)
+        self.guest = guest
 
     def patch(self, **limits: Any) -> None:
         body = {"iface_id": "net0", **limits}
@@ -107,7 +114,7 @@ def _received(said: str) -> int:
 
 
 @contextmanager
-def linked(folder: Path, initrd: Path, **nic: Any) -> Iterator[Link]:
+def linked(folder: Path, initrd: Path, **nic: Any) -> Iterator[EngineLink]:
     body = {"iface_id": "net0", "host_dev_name": "tap0", "guest_mac": MAC, **nic}
     with ExitStack() as undo:
         name = undo.enter_context(namespace())
@@ -118,7 +125,7 @@ def linked(folder: Path, initrd: Path, **nic: Any) -> Iterator[Link]:
         resources = {"machine-config": machine, "network-interfaces/net0": body}
         guest = undo.enter_context(shell_guest.guest(folder, initrd, resources, prefix=("ip", "netns", "exec", name)))
         guest.shell.run(f"ip link set eth0 up; ip address add {GUEST}/30 dev eth0")
-        yield Link(name, guest)
+        yield EngineLink(name, guest)
 
 
 def test_packets_pass_quickly_both_ways(tmp_path: Path, initrd: Path) -> None:

@@ -9,6 +9,8 @@ from firkin.fcapi.limits import RateLimiter, TokenBucket
 
 Clock = Callable[[], float]
 
+_ROUNDING = 1e-6  # tokens
+
 
 class Bucket:
     """Starts full, uses a one-time burst first, and refills continuously. Without a limit it never runs out."""
@@ -42,7 +44,7 @@ class Bucket:
             return 0.0
         self._refill()
         missing = min(wanted - self._burst, self._size) - self._tokens
-        return max(0.0, missing / self._per_second)
+        return missing / self._per_second if missing > _ROUNDING else 0.0
 
     def spend(self, wanted: int) -> None:
         """After a `wait_s` of 0. What is more than the bucket holds is owed, and refilled before anything else."""

@@ -1,10 +1,11 @@
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from firkin.engine.limiter import Bucket
-from firkin.fcapi.limits import TokenBucket
+from firkin.engine.limiter import Bucket, Limiter
+from firkin.fcapi.limits import RateLimiter, TokenBucket
 
 
 class Clock:
@@ -48,3 +49,62 @@ def test_never_more_than_the_bucket_and_its_refill(size: int, refill_ms: int, st
         passed += seconds
         taken += bucket.take(wanted)
     assert taken <= size + passed * 1000 / refill_ms * size + 1
+
+
+def limiter(clock: Clock, size: int = 100, burst: int | None = None, ops: int | None = None) -> Limiter:
+    return Limiter(
+        RateLimiter(
+            bandwidth=TokenBucket(size=size, refill_time=1000, one_time_burst=burst),
+            ops=TokenBucket(size=ops, refill_time=1000) if ops else None,
+        ),
+        clock,
+    )
+
+
+def test_more_than_the_bucket_holds_passes_when_it_is_full_and_is_owed() -> None:
+    clock = Clock()
+    limit = limiter(clock)
+    assert limit.consume(250) == 0
+    assert limit.consume(10) == pytest.approx(1.6)  # 150 are owed, and 10 wanted
+    clock.now += 1.6
+    assert limit.consume(10) == 0
+
+
+def test_both_buckets_must_have_enough_and_then_both_pay() -> None:
+    clock = Clock()
+    limit = limiter(clock, ops=2)
+    assert [limit.consume(10), limit.consume(10)] == [0, 0]
+    assert limit.consume(10) == pytest.approx(0.5)
+    clock.now += 0.5
+    assert limit.consume(100) == 0  # what was refused had cost no bytes
+    assert limit.consume(1) > 0
+
+
+def test_an_update_replaces_what_it_names() -> None:
+    clock = Clock()
+    limit = limiter(clock, ops=1)
+    limit.consume(100)
+    limit.update(RateLimiter(bandwidth=TokenBucket(size=50, refill_time=1000)))
+    assert limit.consume(1) == pytest.approx(1.0)  # the operations are as before
+    limit.update(RateLimiter(ops=TokenBucket(size=0, refill_time=0)))
+    assert [limit.consume(50), limit.consume(1)] == [0, pytest.approx(0.02)]
+
+
+@given(
+    st.integers(1, 10**5),
+    st.integers(0, 10**5),
+    st.lists(st.tuples(st.floats(0, 3), st.integers(1, 10**5)), max_size=60),
+)
+def test_never_more_than_bucket_burst_refill_and_one_request(
+    size: int, burst: int, steps: list[tuple[float, int]]
+) -> None:
+    clock = Clock()
+    limit = limiter(clock, size, burst)
+    passed, elapsed, largest = 0, 0.0, 0
+    for seconds, wanted in steps:
+        clock.now += seconds
+        elapsed += seconds
+        largest = max(largest, wanted)
+        if not limit.consume(wanted):
+            passed += wanted
+    assert passed <= size + burst + elapsed * size + largest + 1

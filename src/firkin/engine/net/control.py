@@ -7,14 +7,20 @@ import struct
 from collections.abc import Callable
 from typing import ClassVar, Protocol
 
-from firkin.engine.net.standin import StandIn
 from firkin.engine.vhost.control import Handlers, Listener, VhostControl, iow
-from firkin.engine.vhost.memory import ProcessMemory, RingBroken
+from firkin.engine.vhost.memory import Memory, ProcessMemory, RingBroken
 
 MTU = 1 << 3
 MERGEABLE = 1 << 15
 
 _INDEX_FD = struct.Struct("<Ii")
+
+
+class Tap(Protocol):
+    """Who answers what QEMU asks of the tap, and does what it wants of it."""
+
+    def answer(self, request: int, argument: int, memory: Memory) -> int:
+        """0, or an errno. Raises: RingBroken, for a bad pointer."""
 
 
 class NetListener(Listener, Protocol):
@@ -27,12 +33,10 @@ class NetControl(VhostControl):
 
     FEATURES = VhostControl.FEATURES | MTU | MERGEABLE
 
-    def __init__(
-        self, memory: ProcessMemory, fetch_fd: Callable[[int], int], listener: NetListener, stand_in: StandIn
-    ) -> None:
+    def __init__(self, memory: ProcessMemory, fetch_fd: Callable[[int], int], listener: NetListener, tap: Tap) -> None:
         super().__init__(memory, fetch_fd, listener)
         self._net = listener
-        self._stand_in = stand_in
+        self._tap = tap
 
     def answer(self, request: int, argument: int) -> int:
         """As for every device, but never a refusal of what the guest chose.
@@ -48,7 +52,7 @@ class NetControl(VhostControl):
 
     def _answer_tun(self, request: int, argument: int) -> int:
         try:
-            return self._stand_in.answer(request, argument, self.memory)
+            return self._tap.answer(request, argument, self.memory)
         except RingBroken:
             return errno.EFAULT
 

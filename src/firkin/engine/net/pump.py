@@ -179,7 +179,7 @@ class Pump:
 
     def _serve_rx(self) -> bool:
         ring = _running(self._vrings[RX])
-        batch = ring.pending(BATCH)
+        batch = ring.pending(ring.layout.size)
         used: list[tuple[int, int]] = []
         while (frame := self._next_frame()) is not None:
             if not self._fill(batch, frame, used):
@@ -190,7 +190,7 @@ class Pump:
         if frame is None:
             return False
         if not used:  # not even room for one
-            self._ready[RX] = not ring.await_kick()
+            self._ready[RX] = not ring.await_kick(len(batch))
         return self._ready[RX]
 
     def _next_frame(self) -> Frame | None:

@@ -209,8 +209,12 @@ class SplitRing:
         event: int = _U16.unpack(self._memory.read(self.layout.avail + 4 + 2 * self.layout.size, 2))[0]
         return (self._next_used - event - 1) & 0xFFFF < (self._next_used - before) & 0xFFFF
 
-    def await_kick(self) -> bool:
-        """Ask for a kick at the next buffer. False when one came in the meantime, and no kick will tell."""
+    def await_kick(self, unused: int = 0) -> bool:
+        """Ask for a kick at the next buffer after `unused` ones that are there and too few for anything.
+
+        False when one came in the meantime, and no kick will tell.
+        """
         if self._event_idx:
-            self._memory.write(self.layout.used + 4 + _USED.size * self.layout.size, _U16.pack(self.next_avail))
-        return not self._available()
+            event = (self.next_avail + unused) & 0xFFFF
+            self._memory.write(self.layout.used + 4 + _USED.size * self.layout.size, _U16.pack(event))
+        return self._available() <= unused

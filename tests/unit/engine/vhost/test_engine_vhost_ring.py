@@ -134,6 +134,15 @@ def test_buffer_that_came_before_the_kick_was_armed_is_noticed(driver: FakeDrive
     assert not ring.await_kick()
 
 
+def test_kick_can_be_asked_for_the_buffer_after_those_that_are_too_few(driver: FakeDriver) -> None:
+    driver.describe(0, BUFFERS, 1)
+    driver.offer(0, 0)
+    ring = ring_of(driver, features=EVENT_IDX)
+    assert ring.await_kick(2)
+    assert driver.avail_event() == 2
+    assert not ring.await_kick(1)
+
+
 def test_used_index_goes_on_where_an_earlier_device_stopped(driver: FakeDriver) -> None:
     struct.pack_into("<HH", driver.memory.data, USED, 1, 7)
     ring_of(driver, next_avail=7).complete([(4, 9)])
