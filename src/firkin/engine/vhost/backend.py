@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+
 from firkin.engine.vhost.control import VhostControl
 from firkin.engine.vhost.memory import RingBroken
 from firkin.engine.vhost.reactor import EDGE, READ, Reactor
 from firkin.engine.vhost.vring import NO_FD
 
 
-class RingBackend:
+class RingBackend(ABC):
     """Lives in the service's thread. A kind of device says what it does in the methods below."""
 
     control: VhostControl
@@ -18,13 +20,13 @@ class RingBackend:
         self.reactor = reactor
         self.serving = False
 
+    @abstractmethod
     def serve(self) -> bool:
         """Serve the rings for a while; True when there is more to do. Raises: RingBroken."""
-        raise NotImplementedError
 
+    @abstractmethod
     def kicked(self, index: int) -> None:
         """The guest rang for a ring."""
-        raise NotImplementedError
 
     def begin(self) -> None:
         """The rings exist, and are watched."""
