@@ -28,12 +28,15 @@ class RingBackend(ABC):
     def kicked(self, index: int) -> None:
         """The guest rang for a ring."""
 
+    @abstractmethod
     def begin(self) -> None:
         """The rings exist, and are watched."""
 
+    @abstractmethod
     def end(self) -> None:
         """One of them is gone; comes once for each that goes by itself."""
 
+    @abstractmethod
     def broken(self) -> None:
         """They make no sense any more, and are left alone."""
 
