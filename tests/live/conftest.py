@@ -14,16 +14,22 @@ from firkin.settings import load
 
 TEST_HOME = os.environ.get("FIRKIN_TEST_HOME", "")
 KERNEL = os.environ.get("FIRKIN_TEST_KERNEL_NAME", "build")
+# The first finds its devices by the command line, the others by ACPI only.
+KERNEL_PATHS = {
+    "build": "FIRKIN_TEST_KERNEL",
+    "firecracker-6.1": "FIRKIN_TEST_ACPI_KERNEL",
+    "debian": "FIRKIN_TEST_DEBIAN_KERNEL",
+}
 
 
 def pytest_configure(config: pytest.Config) -> None:
     """Tests of single rooms take the kernel as a path."""
     vmlinux = Path(TEST_HOME) / "blobs" / "sha256"
-    if TEST_HOME and "FIRKIN_TEST_KERNEL" not in os.environ and vmlinux.is_dir():
+    if TEST_HOME and vmlinux.is_dir():
         context = Context(load({"FIRKIN_HOME": TEST_HOME}))
-        kernel = context.kernels.get("build")
-        if kernel is not None:
-            os.environ["FIRKIN_TEST_KERNEL"] = str(context.blobs.path(kernel.digest))
+        for name, variable in KERNEL_PATHS.items():
+            if (kernel := context.kernels.get(name)) is not None:
+                os.environ.setdefault(variable, str(context.blobs.path(kernel.digest)))
         context.close()
 
 

@@ -10,7 +10,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -75,11 +75,15 @@ def build_initrd(folder: Path) -> Path:
     subprocess.run(["musl-gcc", "-static", "-Os", "-o", folder / "init", folder / "init.c"], check=True)
     entries = [("dev", 0o40755, b""), ("proc", 0o40755, b""), ("sys", 0o40755, b"")]
     entries.append(("init", 0o100755, (folder / "init").read_bytes()))
-    archive = b"".join(_cpio(name, mode, data) for name, mode, data in entries) + _cpio("TRAILER!!!", 0, b"")
     path = folder / "initrd.cpio"
-    path.write_bytes(archive)
+    path.write_bytes(cpio(entries))
     path.chmod(0o600)
     return path
+
+
+def cpio(entries: Sequence[tuple[str, int, bytes]]) -> bytes:
+    """An archive of (name, mode, content)."""
+    return b"".join(_cpio(*entry) for entry in [*entries, ("TRAILER!!!", 0, b"")])
 
 
 def _cpio(name: str, mode: int, data: bytes) -> bytes:
@@ -212,7 +216,8 @@ class Api:
         return str(reply["fault_message"])
 
     def put(self, path: str, **body: Any) -> None:
-        assert self.call("PUT", path, body) == (204, None)
+        answer = self.call("PUT", path, body)
+        assert answer == (204, None), answer
 
     def _receive(self) -> bytes:
         data = self._socket.recv(65536)

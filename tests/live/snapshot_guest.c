@@ -17,10 +17,14 @@
 
 enum { ECHO_PORT = 1001, UDP_PORT = 7 };
 
-static void echo_stream(void) {
+static int listen_stream(void) {
     struct sockaddr_vm address = {.svm_family = AF_VSOCK, .svm_cid = VMADDR_CID_ANY, .svm_port = ECHO_PORT};
     int server = socket(AF_VSOCK, SOCK_STREAM, 0);
-    if (server < 0 || bind(server, (struct sockaddr *)&address, sizeof address) || listen(server, 8)) _exit(1);
+    if (server < 0 || bind(server, (struct sockaddr *)&address, sizeof address) || listen(server, 8)) perror("vsock");
+    return server;
+}
+
+static void echo_stream(int server) {
     for (;;) {
         char data[4096];
         int client = accept(server, 0, 0);
@@ -31,10 +35,14 @@ static void echo_stream(void) {
     }
 }
 
-static void echo_datagrams(void) {
+static int bind_datagrams(void) {
     struct sockaddr_in address = {.sin_family = AF_INET, .sin_port = htons(UDP_PORT)};
     int server = socket(AF_INET, SOCK_DGRAM, 0);
-    if (server < 0 || bind(server, (struct sockaddr *)&address, sizeof address)) _exit(1);
+    if (server < 0 || bind(server, (struct sockaddr *)&address, sizeof address)) perror("udp");
+    return server;
+}
+
+static void echo_datagrams(int server) {
     for (;;) {
         char data[2048];
         struct sockaddr_in peer;
@@ -44,8 +52,9 @@ static void echo_datagrams(void) {
     }
 }
 
-static void in_background(void (*service)(void)) {
-    if (fork() == 0) service();
+/* The socket is open before anybody hears that the guest is ready. */
+static void in_background(void (*serve)(int), int server) {
+    if (server >= 0 && fork() == 0) serve(server);
 }
 
 static void set_address(const char *address) {
@@ -114,8 +123,8 @@ int main(int argc, char **argv) {
     dup2(tty, 0), dup2(tty, 1), dup2(tty, 2);
     setvbuf(stdout, 0, _IOLBF, 0);
     if (argc > 1) set_address(argv[1]);
-    in_background(echo_stream);
-    in_background(echo_datagrams);
+    in_background(echo_stream, listen_stream());
+    in_background(echo_datagrams, bind_datagrams());
     printf("READY\n");
     while (fgets(line, sizeof line, stdin)) {
         line[strcspn(line, "\r\n")] = 0;

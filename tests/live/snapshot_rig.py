@@ -18,6 +18,7 @@ from firkin.agent.cpio import CpioEntry, write_cpio
 SOURCE = Path(__file__).with_name("snapshot_guest.c")
 ECHO_PORT, UDP_PORT = 1001, 7
 TIMEOUT_S = 20.0
+_PATHS = {"mmds_config": "mmds/config"}
 _HEADERS = ("-idirafter", "/usr/include", "-idirafter", f"/usr/include/{os.uname().machine}-linux-gnu")
 
 
@@ -91,7 +92,7 @@ def boot(machine: Vm, kernel: str, initrd: Path, *, address: str = "", **devices
     arguments = f"{BOOT_ARGS} -- {address}" if address else BOOT_ARGS
     machine.api.put("/boot-source", kernel_image_path=kernel, initrd_path=str(initrd), boot_args=arguments)
     for path, body in devices.items():
-        machine.api.put("/" + path.replace("_", "-").replace("-id-", "/"), **body)
+        machine.api.put("/" + _PATHS.get(path, path.replace("_", "-").replace("-id-", "/")), **body)
     machine.api.put("/actions", action_type="InstanceStart")
     machine.engine.expect("READY")
 

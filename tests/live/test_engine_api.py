@@ -59,7 +59,7 @@ def test_a_bad_argument_exits_with_153() -> None:
 @pytest.mark.parametrize(
     ("args", "code", "text"),
     [
-        (("--level", "loud"), 152, "Invalid value for logger level: loud"),
+        (("--level", "loud"), 152, "Invalid value for logger level: "),
         (("--id", "a_b"), -6, "Invalid instance ID"),
         (("--no-api", "--config-file", "/nonexistent"), -6, "Unable to open or read from the configuration file"),
     ],
@@ -115,7 +115,7 @@ def test_a_kernel_that_qemu_refuses_is_a_fault_and_can_be_mended(rig: Rig) -> No
     with engine("--api-sock", rig.folder / "api.sock") as vmm:
         api = Api(rig.folder / "api.sock")
         api.put("/boot-source", kernel_image_path=str(bad))
-        assert "QEMU exited with 1" in api.fault("PUT", "/actions", {"action_type": "InstanceStart"})
+        assert "no PVH entry point" in api.fault("PUT", "/actions", {"action_type": "InstanceStart"})
         api.put("/boot-source", **boot_source(rig))
         api.put("/actions", action_type="InstanceStart")
         vmm.expect("READY")
@@ -155,7 +155,7 @@ def test_a_vsock_socket_is_bound_at_once_and_survives_a_failed_start(rig: Rig) -
         assert api.call("GET", "/vm/config")[1]["vsock"] == {"guest_cid": 3, "uds_path": str(path)}
         not_a_kernel = rig.initrd.parent / "init"
         api.put("/boot-source", kernel_image_path=str(not_a_kernel))
-        assert "QEMU exited with 1" in api.fault("PUT", "/actions", {"action_type": "InstanceStart"})
+        assert "no PVH entry point" in api.fault("PUT", "/actions", {"action_type": "InstanceStart"})
         api.put("/boot-source", **boot_source(rig))
         api.put("/actions", action_type="InstanceStart")
         vmm.expect("READY")

@@ -14,14 +14,19 @@ from pathlib import Path
 import pytest
 from engine_rig import gone, need_kernel
 from net_world import namespace
+from page_faults import PageFaultHandler
 from snapshot_rig import UDP_PORT, Snapshot, Vm, allocated, boot, build_initrd, vm, vsock_echo
 
+from firkin.engine.snapshot import reseed
 from firkin.host import netns
+from firkin.manager.context import Context
+from firkin.settings import load
 
 pytestmark = pytest.mark.live
 
 MIB = 1 << 20
 RESTORE = "Load snapshot error: Failed to restore from snapshot: "
+TEST_HOME = os.environ.get("FIRKIN_TEST_HOME", "")
 GUEST_ADDRESS = "10.77.0.2"
 
 
@@ -44,7 +49,7 @@ def saved(kernel: str, initrd: Path, tmp_path_factory: pytest.TempPathFactory) -
         boot(machine, kernel, initrd, vsock={"guest_cid": 3, "uds_path": str(folder / "v.sock")})
         assert [machine.ask("count"), machine.ask("count")] == ["1", "2"]
         snapshot.create(machine.api)
-    snapshot.memory.chmod(0o666)
+    snapshot.memory.chmod(0o600)
     return snapshot
 
 
@@ -61,6 +66,19 @@ def test_a_restored_guest_goes_on_where_it_was(saved: Snapshot, tmp_path: Path) 
         config = machine.api.call("GET", "/vm/config")[1]
         assert config["vsock"]["uds_path"] == str(tmp_path / "v.sock")
         assert config["boot-source"]["kernel_image_path"] == need_kernel()
+
+
+def test_who_connects_at_once_to_a_restored_guest_is_not_thrown_out_again(saved: Snapshot, tmp_path: Path) -> None:
+    with vm(tmp_path, "first") as machine:  # a guest whose server surely listens
+        machine.load(saved, **elsewhere(tmp_path, "first.sock"))
+        assert machine.ask("count") == "3"
+        assert vsock_echo(tmp_path / "first.sock", b"listens") == b"listens"
+        later = Snapshot(tmp_path, "later")
+        later.create(machine.api)
+    for name in "abcdef":
+        with vm(tmp_path) as machine:
+            machine.load(later, **elsewhere(tmp_path, name))
+            assert vsock_echo(tmp_path / name, b"at once") == b"at once"
 
 
 def test_a_restored_guest_is_paused_unless_it_is_to_go_on(saved: Snapshot, tmp_path: Path) -> None:
@@ -110,15 +128,18 @@ def private_bytes(pid: int, path: Path) -> int:
     return total
 
 
-def test_qemu_has_no_way_to_write_the_memory_file(saved: Snapshot, tmp_path: Path) -> None:
+def test_a_restored_qemu_is_fenced_in_and_cannot_write_the_memory_file(saved: Snapshot, tmp_path: Path) -> None:
     with vm(tmp_path) as machine:
         machine.load(saved, **elsewhere(tmp_path))
         pid = machine.qemu()
-        assert "Uid:\t65534" in Path(f"/proc/{pid}/status").read_text()
-        for fd in Path(f"/proc/{pid}/fd").iterdir():
-            if str(fd.readlink()) == str(saved.memory):
-                flags = Path(f"/proc/{pid}/fdinfo/{fd.name}").read_text().split("flags:\t")[1].split()[0]
-                assert int(flags, 8) & os.O_ACCMODE == os.O_RDONLY
+        status = Path(f"/proc/{pid}/status").read_text()
+        for line in ("Uid:\t65534", "CapEff:\t0000000000000000", "NoNewPrivs:\t1", "Seccomp_filters:\t3"):
+            assert line in status  # filters: the sandbox, the handover, the vsock's
+        held = [fd.name for fd in Path(f"/proc/{pid}/fd").iterdir() if str(fd.readlink()) == str(saved.memory)]
+        assert held
+        for fd in held:
+            flags = Path(f"/proc/{pid}/fdinfo/{fd}").read_text().split("flags:\t")[1].split()[0]
+            assert int(flags, 8) & os.O_ACCMODE == os.O_RDONLY
 
 
 def test_a_chain_of_snapshots(kernel: str, initrd: Path, tmp_path: Path) -> None:
@@ -180,6 +201,20 @@ def test_a_diff_goes_into_the_file_that_the_guest_was_loaded_from(kernel: str, i
             assert machine.ask("count") == str(int(number) + 1)
 
 
+def test_memory_from_a_page_fault_handler(saved: Snapshot, tmp_path: Path) -> None:
+    handler = PageFaultHandler(tmp_path / "uffd.sock", saved.memory, pages_at_once=64)
+    backend = {"backend_type": "Uffd", "backend_path": str(tmp_path / "uffd.sock")}
+    again = Snapshot(tmp_path)
+    with vm(tmp_path) as machine:
+        machine.load(saved, mem_backend=backend, track_dirty_pages=True, **elsewhere(tmp_path))
+        assert machine.ask("count") == "3"
+        assert handler.served == 128 * MIB // 4096
+        assert vsock_echo(tmp_path / "v.sock", b"handled") == b"handled"
+        again.create(machine.api, "Diff")
+        assert allocated(again.memory) < 4 * MIB
+    handler.close()
+
+
 def test_disk_content_is_seen_as_it_is_now(kernel: str, initrd: Path, tmp_path: Path) -> None:
     snapshot, disk = Snapshot(tmp_path), tmp_path / "disk"
     disk.write_bytes(bytes(64 << 10))
@@ -207,6 +242,29 @@ def test_a_guest_with_several_processors(kernel: str, initrd: Path, tmp_path: Pa
         assert machine.api.call("GET", "/machine-config")[1]["vcpu_count"] == 2
 
 
+def test_a_guest_that_finds_its_devices_by_acpi(initrd: Path, tmp_path: Path) -> None:
+    snapshot = Snapshot(tmp_path)
+    with vm(tmp_path) as machine:
+        boot(machine, acpi_kernel(), initrd, machine_config={"vcpu_count": 1, "mem_size_mib": 256})
+        machine.ask("count")
+        snapshot.create(machine.api)
+    with vm(tmp_path) as machine:
+        machine.load(snapshot)
+        assert machine.ask("count") == "2"
+
+
+def acpi_kernel() -> str:
+    if not TEST_HOME:
+        pytest.skip("FIRKIN_TEST_HOME names no prepared home")
+    context = Context(load({"FIRKIN_HOME": TEST_HOME}))
+    kernel = context.kernels.get("debian")
+    path = str(context.blobs.path(kernel.digest)) if kernel else ""
+    context.close()
+    if not path:
+        pytest.skip("the prepared home has no kernel debian")
+    return path
+
+
 @pytest.mark.parametrize("realtime", [False, True])
 def test_the_clock_stands_still_unless_it_is_to_go_on(
     kernel: str, initrd: Path, tmp_path: Path, realtime: bool
@@ -224,6 +282,18 @@ def test_the_clock_stands_still_unless_it_is_to_go_on(
         passed = float(machine.ask("clock").split()[0]) - before
         expected = time.monotonic() - began
     assert passed == pytest.approx(expected if realtime else 0, abs=1.0)
+
+
+def test_forks_draw_different_random_numbers(kernel: str, saved: Snapshot, tmp_path: Path) -> None:
+    with Path(kernel).open("rb") as file:
+        if reseed.find(file.fileno()) is None:
+            pytest.skip("the kernel file does not name its random number generator")
+    numbers = set()
+    for name in ("1", "2"):
+        with vm(tmp_path) as machine:
+            machine.load(saved, **elsewhere(tmp_path, name))
+            numbers |= {machine.ask("random"), machine.ask("random")}
+    assert len(numbers) == 4
 
 
 class Wire:
@@ -263,8 +333,9 @@ def test_a_restore_in_another_namespace(kernel: str, initrd: Path, tmp_path: Pat
     here, there = wires
     snapshot = Snapshot(tmp_path)
     nic = {"iface_id": "eth0", "host_dev_name": "tap0"}
+    metadata = {"version": "V2", "network_interfaces": ["eth0"], "ipv4_address": "169.254.170.2"}
     with vm(tmp_path, prefix=here.prefix) as machine:
-        boot(machine, kernel, initrd, address=GUEST_ADDRESS, network_interfaces_id_eth0=nic)
+        boot(machine, kernel, initrd, address=GUEST_ADDRESS, network_interfaces_id_eth0=nic, mmds_config=metadata)
         assert here.echo(b"here") == b"here"
         mac = machine.ask("mac")
         snapshot.create(machine.api)
@@ -277,6 +348,7 @@ def test_a_restore_in_another_namespace(kernel: str, initrd: Path, tmp_path: Pat
         assert one.ask("mac") == other.ask("mac") == mac
         config = other.api.call("GET", "/vm/config")[1]
         assert config["network-interfaces"][0]["host_dev_name"] == "other0"
+        assert config["mmds-config"]["ipv4_address"] == "169.254.170.2"
 
 
 def refused(machine: Vm, snapshot: Snapshot, **more: object) -> str:
@@ -369,6 +441,17 @@ def test_loading_needs_a_fresh_process_which_survives(saved: Snapshot, tmp_path:
             "Load snapshot error: Loading a microVM snapshot not allowed after configuring boot-specific resources."
         )
         assert machine.api.call("GET", "/")[1]["state"] == "Not started"
+
+
+def test_memory_is_named_once(saved: Snapshot, tmp_path: Path) -> None:
+    body = "An error occurred when deserializing the json body of a request: "
+    what = "either `mem_backend` or `mem_file_path`"
+    with vm(tmp_path) as machine:
+        both = machine.api.fault("PUT", "/snapshot/load", saved.body(mem_file_path=str(saved.memory)))
+        assert both == f"{body}too many fields: {what} exclusively is required."
+        neither = machine.api.fault("PUT", "/snapshot/load", {"snapshot_path": str(saved.state)})
+        assert neither == f"{body}missing field: {what} is required."
+        machine.load(saved, **elsewhere(tmp_path))
 
 
 def test_a_loaded_machine_cannot_be_loaded_again(saved: Snapshot, tmp_path: Path) -> None:

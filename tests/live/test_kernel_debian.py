@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from firkin.agent.cpio import CpioEntry, write_cpio
+from firkin.engine.snapshot import reseed
 from firkin.engine.tsc import host_khz
 from firkin.errors import HostError
 from firkin.host.process import ProcessRef, descendants
@@ -95,6 +96,14 @@ def test_the_kernel_boots_and_finds_what_a_guest_needs(paths: Paths, tmp_path: P
     for expected in ("has: squashfs", "has: overlay", "has: vsock", "has: vda", "time goes on"):
         assert expected in said
     assert "refused" not in said
+
+
+def test_the_kernel_tells_where_its_random_numbers_come_from(paths: Paths) -> None:
+    kernel = Blobs(paths).path(pull(paths).digest)
+    with kernel.open("rb") as file:
+        address = reseed.find(file.fileno())
+    assert address is not None
+    assert 0x100_0000 < address < kernel.stat().st_size + 0x200_0000
 
 
 def test_a_kernel_in_the_store_is_answered_without_work(paths: Paths) -> None:

@@ -396,11 +396,10 @@ def test_broken_ring_disables_the_device_until_the_driver_starts_again(directory
         made.boot(initrd)
         made.wait_ready()
         connected = made.connect(ECHO)
-        service = made.device._service
-        assert service is not None
-        assert service._control is not None
-        _, avail, _ = service._control.vrings[0].layout
-        service._control.memory.write(avail, b"\0\0\x34\x12")
+        backend = made.device._backend
+        assert backend is not None
+        _, avail, _ = backend.control.vrings[0].layout
+        backend.control.memory.write(avail, b"\0\0\x34\x12")
         connected.sendall(b"anything that needs a receive buffer")
         with suppress(ConnectionResetError):
             assert connected.recv(1) == b""

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from firkin.engine.vhost import Trap
 from firkin.engine.vsock import VsockDevice
 
 SOURCE = Path(__file__).with_name("vsock_guest.c")
@@ -79,6 +80,7 @@ class Machine:
         self.directory = directory
         self.uds = uds
         self.device = device
+        self.trap = Trap([device])
         self.memory = directory / "memory"
         self._qmp, self._qemu_end = socket.socketpair()
         self._qmp.settimeout(30)
@@ -105,15 +107,15 @@ class Machine:
         ]
         self.process = subprocess.Popen(
             argv,
-            pass_fds=(monitor, *self.device.inherited_fds()),
-            preexec_fn=self.device.child_setup,  # noqa: PLW1509 - the seam under test; this process has no other thread yet
+            pass_fds=(monitor, *self.trap.inherited_fds),
+            preexec_fn=self.trap.child_setup,  # noqa: PLW1509 - the seam under test; this process has no other thread yet
             user=user,
             group=user,
             extra_groups=[] if user else None,
             stdin=subprocess.DEVNULL,
         )
         self._qemu_end.close()
-        self.device.attach(self.process.pid)
+        self.trap.attach(self.process.pid)
         self._read_qmp()
         self.qmp("qmp_capabilities")
 
@@ -208,6 +210,7 @@ class Machine:
         if self.process is not None:
             self.process.kill()
             self.process.wait()
+        self.trap.close()
         self.device.close()
         self._qmp.close()
         self._qemu_end.close()

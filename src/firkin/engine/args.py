@@ -5,11 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from firkin.engine.exits import Panic
 from firkin.fcapi.version import VERSION
 
 DEFAULT_API_SOCK = "/run/firecracker.socket"
 DEFAULT_ID = "anonymous-instance"
 DEFAULT_PAYLOAD_LIMIT = 51200
+ACCELERATORS = ("auto", "kvm", "tcg")
+_MAX_ID = 64
+_MAX_U64 = 2**64 - 1
 
 
 class Option(NamedTuple):
@@ -21,12 +25,21 @@ class Option(NamedTuple):
     default: str | None = None
     requires: str | None = None
     forbids: str | None = None
+    choices: tuple[str, ...] = ()
 
 
 OPTIONS = (
+    Option(
+        "accel",
+        "(firkin's own) How guests are run: auto, kvm or tcg.",
+        takes_value=True,
+        default="auto",
+        choices=ACCELERATORS,
+    ),
     Option("api-sock", "Path of the unix socket that serves the API.", takes_value=True, default=DEFAULT_API_SOCK),
     Option("boot-timer", "Report how long the guest took to boot."),
     Option("config-file", "Path of a JSON file with the whole configuration; boots at once.", takes_value=True),
+    Option("describe-snapshot", "Print the format version of a snapshot's state file.", takes_value=True),
     Option("enable-pci", "Offer devices over PCI."),
     Option("help", "Show this help."),
     Option(
@@ -48,6 +61,7 @@ OPTIONS = (
     Option("seccomp-filter", "Path of a custom system call filter.", takes_value=True, forbids="no-seccomp"),
     Option("show-level", "Show the level in each line of the log."),
     Option("show-log-origin", "Show file and line in each line of the log."),
+    Option("snapshot-version", "Print the format version of the snapshots that are made and loaded."),
     Option("start-time-cpu-us", "CPU time at the start of the process, in microseconds.", takes_value=True),
     Option("start-time-us", "Monotonic time at the start of the process, in microseconds.", takes_value=True),
     Option("version", "Print the version."),
@@ -76,7 +90,37 @@ class Arguments(NamedTuple):
 
     def value(self, name: str) -> str:
         """An option that has a default."""
-        return self.values.get(name) or _BY_NAME[name].default or ""
+        return self.values.get(name, _BY_NAME[name].default or "")
+
+    def number(self, name: str, kind: str = "usize") -> int | None:
+        """An option that is a number of 64 bits; None if it was not given and has no default.
+
+        Raises:
+            Panic: it is none, as Rust says it of a `kind`.
+        """
+        text = self.get(name)
+        if text is None:
+            return None
+        if (mistake := _number_mistake(text)) is not None:
+            what = f"'{name}' parameter expected to be of '{kind}' type."
+            raise Panic(f"{what}: ParseIntError {{ kind: {mistake} }}")
+        return int(text)
+
+    def start_times(self) -> StartTimes:
+        """Raises: Panic, for one that is no number."""
+        return StartTimes(
+            self.number("start-time-us", "u64"),
+            self.number("start-time-cpu-us", "u64"),
+            self.number("parent-cpu-time-us", "u64"),
+        )
+
+
+class StartTimes(NamedTuple):
+    """When the process began, as who started it says; in microseconds, None where nothing was said."""
+
+    start_us: int | None
+    start_cpu_us: int | None
+    parent_cpu_us: int | None
 
 
 def parse(argv: Sequence[str]) -> Arguments:
@@ -113,12 +157,17 @@ def help_text() -> str:
         f"{head:{width}}   {option.help}" + (f' [default: "{option.default}"]' if option.default else "")
         for option, head in heads.items()
     ]
-    return "\n".join(["optional arguments:", *lines]) + "\n"
+    return "\n".join(["optional arguments:", *lines])
 
 
-def is_instance_id(text: str) -> bool:
-    """1 to 64 letters, digits and hyphens."""
-    return 1 <= len(text) <= 64 and text.isascii() and text.replace("-", "a").isalnum()
+def check_instance_id(text: str) -> None:
+    """1 to 64 bytes of letters, digits and hyphens. Raises: Panic, else."""
+    size = len(text.encode(errors="surrogateescape"))
+    if not 1 <= size <= _MAX_ID:
+        raise Panic(f"Invalid instance ID: InvalidLen({size}, 1, {_MAX_ID})")
+    for place, char in enumerate(text):
+        if char != "-" and not char.isalnum():
+            raise Panic(f"Invalid instance ID: InvalidChar({_rust_char(char)}, {place})")
 
 
 def _known(word: str) -> Option:
@@ -134,6 +183,9 @@ def _value(option: Option, word: str | None) -> str:
     if word is None or word.startswith("--"):
         text = f"The argument '{option.name}' requires a value, but none was supplied."
         raise ArgumentError("MissingValue", text, option.name)
+    if option.choices and word not in option.choices:
+        text = f"The argument '{option.name}' must be one of {', '.join(option.choices)}, not '{word}'."
+        raise ArgumentError("InvalidValue", text, option.name, word)
     return word
 
 
@@ -147,6 +199,21 @@ def _check_company(given: set[str]) -> None:
         if option.forbids in given:
             text = f"Argument '{option.forbids}' cannot be used together with argument '{option.name}'."
             raise ArgumentError("ForbiddenArgument", text, option.forbids, option.name)
+
+
+def _number_mistake(text: str) -> str | None:
+    digits = text.removeprefix("+")
+    if not text:
+        return "Empty"
+    if not (digits.isascii() and digits.isdigit()):
+        return "InvalidDigit"
+    significant = digits.lstrip("0") or "0"
+    too_large = len(significant) > len(str(_MAX_U64)) or int(significant) > _MAX_U64
+    return "PosOverflow" if too_large else None
+
+
+def _rust_char(char: str) -> str:
+    return "'\\''" if char == "'" else f"'{_rust_string(char)[1:-1]}'"
 
 
 def _rust_string(text: str) -> str:

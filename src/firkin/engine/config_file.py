@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import TypeVar
+
 from firkin.engine.faults import Fault
 from firkin.engine.vmm import Vmm
 from firkin.errors import EngineError
 from firkin.fcapi import codec
 from firkin.fcapi.config import VmConfig
+
+T = TypeVar("T")
 
 
 class ConfigFailed(EngineError):
@@ -32,16 +37,24 @@ def boot(vmm: Vmm, text: bytes) -> None:
 
 def _configure(vmm: Vmm, config: VmConfig) -> None:
     resources = vmm.resources
-    for name in ("metrics", "cpu_config", "balloon", "mmds_config", "entropy", "pmem", "memory_hotplug"):
-        if getattr(config, name):
-            raise Fault(f"{name.replace('_', '-')}: not supported by this engine")
-    if config.logger is not None:
-        vmm.set_logger(config.logger)
-    resources.put_machine(config.machine_config)
-    resources.put_boot(config.boot_source)
-    for drive in config.drives:
-        resources.drives.put(drive)
-    for nic in config.network_interfaces:
-        resources.nics.put(nic)
-    if config.vsock is not None:
-        resources.put_vsock(config.vsock)
+    _put(vmm.set_logger, config.logger)
+    _put(vmm.put_metrics, config.metrics)
+    _put(resources.put_machine, config.machine_config)
+    if config.cpu_config is not None:
+        vmm.set_cpu_template(config.cpu_config)
+    _put(resources.put_boot, config.boot_source)
+    _put(resources.drives.put, *config.drives)
+    _put(resources.nics.put, *config.network_interfaces)
+    _put(resources.put_vsock, config.vsock)
+    _put(resources.put_balloon, config.balloon)
+    _put(vmm.put_mmds_config, config.mmds_config)
+    _put(resources.put_entropy, config.entropy)
+    _put(resources.put_pmem, *config.pmem)
+    _put(resources.put_memory_hotplug, config.memory_hotplug)
+
+
+def _put(put: Callable[[T], None], *configs: T | None) -> None:
+    """Hand over each that is in the file."""
+    for config in configs:
+        if config is not None:
+            put(config)

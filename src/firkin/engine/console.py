@@ -13,6 +13,7 @@ import socket
 import stat
 from typing import Any
 
+from firkin.engine.limiter import Bucket
 from firkin.engine.loop import GONE, READ, WRITE, Loop
 
 _CHUNK = 4096  # what poll(2) promises to fit into a writable pipe without blocking
@@ -23,9 +24,15 @@ _GATHER_S = 0.001
 class Console:
     """Copies both ways. An end of input does not end the machine."""
 
-    def __init__(self, loop: Loop, guest: socket.socket, *, stdin: int = 0, stdout: int = 1) -> None:
+    def __init__(
+        self, loop: Loop, guest: socket.socket, bucket: Bucket | None = None, *, stdin: int = 0, stdout: int = 1
+    ) -> None:
         self._loop = loop
         self._guest = guest
+        self._bucket = bucket or Bucket(None)
+        self.read_bytes = 0
+        self.written_bytes = 0
+        self.dropped_bytes = 0  # beyond the limit
         self._stdin = stdin
         self._given_stdout = stdout
         self._stdout = _unshared(stdout)
@@ -75,7 +82,8 @@ class Console:
             self._to_host = data
             self._gathering = True
             self._loop.later(_GATHER_S, self._stop_gathering)
-            self._pass_on()
+            if data:
+                self._pass_on()
         self._watch()
 
     def _pass_on(self) -> None:
@@ -89,13 +97,17 @@ class Console:
         self._watch()
 
     def _receive(self) -> bytes | None:
-        """What the guest says, nothing where it says nothing now, None where QEMU has hung up."""
+        """What the guest says and may say, nothing where it says nothing now, None where QEMU has hung up."""
         try:
-            return self._guest.recv(_CHUNK) or None
+            said = self._guest.recv(_CHUNK)
         except BlockingIOError:
             return b""
         except OSError:
             return None
+        granted = self._bucket.take(len(said))
+        self.written_bytes += granted
+        self.dropped_bytes += len(said) - granted
+        return said[:granted] if said else None
 
     def _write_stdout(self, events: int) -> None:
         try:
@@ -129,6 +141,7 @@ class Console:
             sent = 0
         except OSError:
             return  # QEMU is going; its end is noticed elsewhere
+        self.read_bytes += sent
         self._to_guest = self._to_guest[sent:]
         if not self._to_guest:
             self._loop.watch(self._stdin, READ, self._read_stdin)

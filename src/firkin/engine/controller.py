@@ -27,7 +27,7 @@ class Controller:
         """Handle one request; every failure becomes a response."""
         self._journal.info(f"The API server received a {self._describe(request)}.", thread=API)
         try:
-            response = self._carry_out(routing.parse(request))
+            response = self._carry_out(self._understand(request))
         except EngineError as error:
             status = 413 if isinstance(error, TooLarge) else 400
             self._journal.error(f"Received Error. Status code: {_STATUS[status]}. Message: {error}", thread=API)
@@ -35,6 +35,17 @@ class Controller:
         text = f"The request was executed successfully. Status code: {_STATUS[response.status]}."
         self._journal.info(text, thread=API)
         return response
+
+    def _understand(self, request: Request) -> routing.Call:
+        counts = self._vmm.api_calls
+        try:
+            call = routing.parse(request)
+        except Fault:
+            if request.body is not None and (route := routing.find(request)) is not None:
+                counts.add_misunderstood(route)
+            raise
+        counts.add(call.route)
+        return call
 
     def _carry_out(self, call: routing.Call) -> Response:
         self._check_phase(call.route)
@@ -45,6 +56,7 @@ class Controller:
         # Only what succeeded counts, as upstream.
         self._vmm.boot_specific |= call.route.boot_specific
         if (notice := deprecation.notice(call)) is not None:
+            self._vmm.api_calls.deprecated += 1
             self._journal.warn(notice, thread=API)
         body = None if reply is None else codec.encode(reply)
         return Response(204 if body is None else 200, body, deprecated=notice is not None)

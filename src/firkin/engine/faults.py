@@ -50,10 +50,14 @@ class TooLarge(Fault):
 
 NOT_BEFORE_START = "The requested operation is not supported before starting the microVM."
 NOT_AFTER_START = "The requested operation is not supported after starting the microVM."
+PCI_NOT_ENABLED = "PCI is not enabled"
+NO_DEVICE = "Failed perform action on device: Device not found"
 BODY_IN_GET = "GET request cannot have a body."
 EMPTY_BODY = {"PUT": "Empty PUT request.", "PATCH": "Empty PATCH request.", "DELETE": "Empty Delete request."}
 EMPTY_ID = "The ID cannot be empty."
 BAD_ID = "API Resource IDs can only contain alphanumeric characters and underscores."
+MMDS_NOT_INITIALIZED = "The MMDS data store is not initialized."
+MMDS_TOO_LARGE = "The MMDS patch request doesn't fit."  # of a PUT as well
 ID_MISMATCH = "The id from the path does not match the id from the body!"
 BAD_VCPUS = (
     "The number of vCPUs must be greater than 0, less than 32 and must be 1 or an even number if SMT is enabled."
@@ -64,7 +68,31 @@ BAD_MEMORY = "The memory size (MiB) is either 0, or not a multiple of the config
 _MUSL = {12: "Out of memory", 16: "Resource busy", 24: "No file descriptors available", 98: "Address in use"}
 
 
+# Rust's names for the commonest.
+_KINDS = {
+    1: "PermissionDenied",
+    2: "NotFound",
+    13: "PermissionDenied",
+    17: "AlreadyExists",
+    20: "NotADirectory",
+    21: "IsADirectory",
+    36: "InvalidFilename",
+    40: "FilesystemLoop",
+    98: "AddrInUse",
+}
+
+
 def os_text(error: OSError) -> str:
     """`No such file or directory (os error 2)`."""
     number = error.errno or 0
-    return f"{_MUSL.get(number, os.strerror(number))} (os error {number})"
+    return f"{_words(number)} (os error {number})"
+
+
+def os_debug(error: OSError) -> str:
+    """As Rust shows a system error to programmers."""
+    number = error.errno or 0
+    return f'Os {{ code: {number}, kind: {_KINDS.get(number, "Uncategorized")}, message: "{_words(number)}" }}'
+
+
+def _words(number: int) -> str:
+    return _MUSL.get(number, os.strerror(number))

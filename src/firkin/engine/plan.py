@@ -5,16 +5,18 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass, replace
 
-from firkin.engine import cmdline, kernel
+from firkin.engine import cmdline, io_uring, kernel
 from firkin.engine.accel import Accel
 from firkin.engine.faults import Area, Fault
-from firkin.engine.qemu_argv import Disk, Guest, Nic
+from firkin.engine.qemu_argv import Guest
+from firkin.engine.qemu_argv import Nic as GuestNic
+from firkin.engine.qemu_disks import Disk
 from firkin.engine.resources import Resources
 from firkin.engine.resources.boot import Boot
 from firkin.engine.resources.drives import OpenDrive
-from firkin.engine.resources.nics import OpenNic
+from firkin.engine.resources.nics import Nic
 from firkin.fcapi.boot import DEFAULT_BOOT_ARGS
-from firkin.fcapi.drives import CacheType
+from firkin.fcapi.drives import CacheType, IoEngine
 
 ACPI_SLOTS = 17  # as many as upstream has interrupts for
 _BAD_KERNEL = (
@@ -81,9 +83,11 @@ def plan_restored(resources: Resources, around: Surroundings, channels: Channels
         memory_fd=channels.memory_fd,
         memory_shared=channels.memory_shared,
         acpi=acpi,
-        disks=tuple(_disk(drive) for drive in resources.drives),
+        balloon=resources.balloon,
+        disks=tuple(plan_disk(drive) for drive in resources.drives),
         nics=tuple(_nic(nic) for nic in resources.nics),
         extra=tuple(resources.vsock_device.qemu_args()) if resources.vsock_device else (),
+        entropy=resources.entropy,
         monitor_fd=channels.monitor_fd,
         console_fd=channels.console_fd,
         sandbox=around.sandbox,
@@ -105,14 +109,11 @@ def command_line(resources: Resources, boot: Boot, around: Surroundings, *, acpi
     return cmdline.build(user, root, cmdline.Emulation(pit_ticks=pit_ticks, tsc_khz=around.tsc_khz))
 
 
-def inherited(guest: Guest, resources: Resources) -> set[int]:
-    """Every descriptor that the command line of `guest` speaks of."""
+def inherited(guest: Guest) -> set[int]:
+    """Every descriptor that the command line of `guest` speaks of, but for those of `extra`."""
     fds = {guest.memory_fd, guest.monitor_fd, guest.console_fd}
     fds |= {fd for fd in (guest.kernel_fd, guest.initrd_fd) if fd is not None}
-    fds |= {disk.fd for disk in guest.disks} | {nic.fd for nic in guest.nics}
-    if resources.vsock_device:
-        fds |= set(resources.vsock_device.inherited_fds())
-    return fds
+    return fds | {disk.fd for disk in guest.disks} | {fd for nic in guest.nics for fd in (nic.fd, nic.vhost_fd)}
 
 
 def _bootable(boot: Boot | None) -> Boot:
@@ -126,7 +127,8 @@ def _bootable(boot: Boot | None) -> Boot:
 
 
 def _count_devices(guest: Guest) -> int:
-    return len(guest.disks) + len(guest.nics) + guest.extra.count("-device")
+    single = (guest.balloon is not None) + (guest.entropy is not None)
+    return single + len(guest.disks) + len(guest.nics) + guest.extra.count("-device")
 
 
 def _check_slots(devices: int, slots: int) -> None:
@@ -152,19 +154,27 @@ def _boot_files(boot: Boot, other_user: bool) -> tuple[int, int | None, set[int]
     return kernel_fd, initrd_fd, made
 
 
-def _disk(drive: OpenDrive) -> Disk:
+def plan_disk(drive: OpenDrive) -> Disk:
     config = drive.config
     return Disk(
         fd=drive.fd,
         read_only=bool(config.is_read_only),
         durable=config.cache_type is CacheType.WRITEBACK,
         is_block_device=drive.is_block_device,
+        size=drive.size,
+        aio="io_uring" if config.io_engine is IoEngine.ASYNC and io_uring.is_allowed() else "threads",
         limiter=config.rate_limiter,
+        is_vhost_user=drive.is_vhost_user,
     )
 
 
-def _nic(nic: OpenNic) -> Nic:
-    return Nic(fd=nic.fd, mac=nic.config.guest_mac or _random_mac(), mtu=nic.config.mtu)
+def _nic(nic: Nic) -> GuestNic:
+    return GuestNic(
+        fd=nic.device.tap_fd,
+        vhost_fd=nic.device.vhost_fd,
+        mac=nic.config.guest_mac or _random_mac(),
+        mtu=nic.config.mtu,
+    )
 
 
 def _random_mac() -> str:

@@ -6,6 +6,7 @@ import ctypes
 import os
 import resource
 import signal
+import stat
 import struct
 
 NOBODY = 65534
@@ -17,8 +18,16 @@ _LINUX_CAPABILITY_VERSION_3 = 0x20080522
 
 
 def can_become_nobody() -> bool:
-    """Whether we are root and uid and gid 65534 exist here; a user namespace may map only root."""
-    return os.geteuid() == 0 and _is_mapped("/proc/self/uid_map") and _is_mapped("/proc/self/gid_map")
+    """Whether we are root and uid and gid 65534 exist here; a user namespace may map only root.
+
+    And whether others find any program: the root folder of a jail is closed to them.
+    """
+    return (
+        os.geteuid() == 0
+        and bool(os.stat("/").st_mode & stat.S_IXOTH)  # noqa: PTH116 - pathlib costs start-up time
+        and _is_mapped("/proc/self/uid_map")
+        and _is_mapped("/proc/self/gid_map")
+    )
 
 
 class Privileges:

@@ -6,7 +6,7 @@ import contextlib
 import os
 import select
 import signal
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from typing import NamedTuple, NoReturn
 
 from firkin.engine.privileges import Privileges
@@ -75,20 +75,19 @@ def find(program: str) -> str:
 def spawn(
     argv: list[str],
     inherit: Collection[int],
-    child_setup: Callable[[], None],
+    child_setup: Sequence[Callable[[], None]],
     *,
     group: int | None = None,
-    may_lose_words: bool = False,
 ) -> Child:
     """Fork and exec `argv`, which gets the descriptors in `inherit` and no others but a stderr of ours.
 
-    It is put into `group` where it gives up being root. With `may_lose_words` it never waits for us to read its stderr.
+    It is put into `group` where it gives up being root, and takes the steps of `child_setup` last.
 
     Returns at once: the child may still be in `child_setup`, or fail to exec (then it exits with 127).
     """
     privileges = Privileges(group)
+    # QEMU rather loses words than waits for us to read them: we may be waiting for its answer to a command.
     stderr, theirs = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
-    os.set_blocking(theirs, not may_lose_words)
     pid = os.fork()
     if pid == 0:
         _become(argv, inherit, theirs, privileges, child_setup)
@@ -97,16 +96,22 @@ def spawn(
 
 
 def _become(
-    argv: list[str], inherit: Collection[int], stderr: int, privileges: Privileges, child_setup: Callable[[], None]
+    argv: list[str],
+    inherit: Collection[int],
+    stderr: int,
+    privileges: Privileges,
+    child_setup: Sequence[Callable[[], None]],
 ) -> NoReturn:
     try:
         # A session of its own: no terminal to push characters into, and none of its signals.
         os.setsid()
         for number in (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGHUP, signal.SIGTERM, signal.SIGINT, signal.SIGXCPU):
             signal.signal(number, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_SETMASK, ())
         _redirect(stderr)
         privileges.drop()
-        child_setup()  # may still speak to its parent on a descriptor of its own
+        for step in child_setup:
+            step()  # may still speak to its parent on a descriptor of its own
         _close_all_but(inherit)
         os.execve(argv[0], argv, _ENVIRONMENT)
     except BaseException as error:  # noqa: BLE001 - whatever it is, this process must not run on as a second engine

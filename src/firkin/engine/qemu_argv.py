@@ -7,39 +7,32 @@ from typing import Any
 
 import msgspec
 
-from firkin.engine import boot_timer
+from firkin.engine import boot_timer, throttle
 from firkin.engine.accel import Accel
-from firkin.fcapi.limits import RateLimiter, TokenBucket
+from firkin.engine.qemu_disks import Disk, disk_argv
+from firkin.fcapi.balloon import Balloon
+from firkin.fcapi.entropy import Entropy
 
 PROGRAM = "qemu-system-x86_64"
 SANDBOX = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"
+BALLOON = "balloon"  # the device's id
 # A snapshot's stream has device states only, without the configuration that a migration starts with.
 _INCOMING = ["-S", "-incoming", "defer", "-global", "migration.send-configuration=off"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Disk:
-    """One drive: an open file, and how it is to be used. `durable` makes the guest's flushes count."""
-
-    fd: int
-    read_only: bool
-    durable: bool = False
-    is_block_device: bool = False
-    limiter: RateLimiter | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Nic:
-    """One network interface: an open tap."""
+    """One network interface: an open tap, and the descriptor that QEMU asks the engine on to serve it."""
 
     fd: int
+    vhost_fd: int
     mac: str
     mtu: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Guest:
-    """The whole machine. Devices come in the guest's order: disks, interfaces, then `extra` arguments.
+    """The whole machine. Devices come in upstream's order: balloon, disks, interfaces, `extra` arguments, entropy.
 
     Without a kernel it waits, stopped, for the device state of a snapshot.
     """
@@ -55,9 +48,11 @@ class Guest:
     command_line: str = ""
     acpi: bool
     names_mmio_devices: bool = True  # whether QEMU appends the devices' positions to the command line
+    balloon: Balloon | None = None
     disks: tuple[Disk, ...] = ()
     nics: tuple[Nic, ...] = ()
     extra: tuple[str, ...] = ()
+    entropy: Entropy | None = None
     monitor_fd: int
     console_fd: int
     sandbox: bool = True
@@ -69,11 +64,12 @@ def qemu_argv(guest: Guest, program: str = PROGRAM) -> list[str]:
     """QEMU's argv."""
     start = _INCOMING if guest.kernel_fd is None else _kernel(guest)
     argv = [program, "-name", guest.name, *_machine(guest), *start, *_channels(guest)]
+    argv += _balloon(guest.balloon)
     for number, disk in enumerate(guest.disks):
-        argv += _disk(number, disk)
+        argv += disk_argv(number, disk)
     for number, nic in enumerate(guest.nics):
         argv += _nic(number, nic)
-    return [*argv, *guest.extra, *(["-sandbox", SANDBOX] if guest.sandbox else [])]
+    return [*argv, *guest.extra, *_entropy(guest.entropy), *(["-sandbox", SANDBOX] if guest.sandbox else [])]
 
 
 def _machine(guest: Guest) -> list[str]:
@@ -128,50 +124,27 @@ def _channels(guest: Guest) -> list[str]:
     ]
 
 
-def _disk(number: int, disk: Disk) -> list[str]:
-    node, fdset = f"drive{number}", number + 1
-    block = {
-        "driver": "raw",
-        "node-name": node,
-        "read-only": disk.read_only,
-        "cache": {"direct": False, "no-flush": not disk.durable},
-        "file": {
-            "driver": "host_device" if disk.is_block_device else "file",
-            "filename": f"/dev/fdset/{fdset}",
-            "aio": "threads",
-            "locking": "off",  # as upstream: who shares a disk is the caller's business
-        },
-    }
-    argv = ["-add-fd", f"fd={disk.fd},set={fdset}"]
-    if limits := throttle_limits(disk.limiter):
-        group = f"limit{number}"
-        argv += ["-object", _json({"qom-type": "throttle-group", "id": group, "limits": limits})]
-        block = {"driver": "throttle", "node-name": node, "throttle-group": group, "file": block}
-        block["file"] = {**block["file"], "node-name": f"{node}-file"}  # type: ignore[dict-item]
-    return [*argv, "-blockdev", _json(block), "-device", f"virtio-blk-device,drive={node}"]
+def _balloon(balloon: Balloon | None) -> list[str]:
+    if balloon is None:
+        return []
+    oom, reporting = _switch(balloon.deflate_on_oom), _switch(balloon.free_page_reporting)
+    return ["-device", f"virtio-balloon-device,id={BALLOON},deflate-on-oom={oom},free-page-reporting={reporting}"]
 
 
-def throttle_limits(limiter: RateLimiter | None) -> dict[str, int]:
-    """QEMU's throttling for Firecracker's buckets: the same average, and the bucket's size as a one-second burst."""
-    limits: dict[str, int] = {}
-    for name, bucket in (("bps", limiter and limiter.bandwidth), ("iops", limiter and limiter.ops)):
-        if bucket and bucket.size and bucket.refill_time:
-            average = _per_second(bucket)
-            limits[f"{name}-total"] = average
-            if bucket.size > average:
-                limits[f"{name}-total-max"] = bucket.size
-    return limits
-
-
-def _per_second(bucket: TokenBucket) -> int:
-    return max(1, bucket.size * 1000 // bucket.refill_time)
+def _entropy(entropy: Entropy | None) -> list[str]:
+    if entropy is None:
+        return []
+    device = "virtio-rng-device,rng=random"
+    if quota := throttle.rng_quota(entropy.rate_limiter):
+        device += ",max-bytes={},period={}".format(*quota)
+    return ["-object", "rng-builtin,id=random", "-device", device]
 
 
 def _nic(number: int, nic: Nic) -> list[str]:
     device = f"virtio-net-device,netdev=net{number},mac={nic.mac}"
     if nic.mtu is not None:
         device += f",host_mtu={nic.mtu}"
-    return ["-netdev", f"tap,id=net{number},fd={nic.fd},vhost=off", "-device", device]
+    return ["-netdev", f"tap,id=net{number},fd={nic.fd},vhost=on,vhostfd={nic.vhost_fd}", "-device", device]
 
 
 def _json(value: Any) -> str:

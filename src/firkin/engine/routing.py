@@ -25,6 +25,11 @@ class Call(NamedTuple):
     resource_id: str = ""
 
 
+def find(request: Request) -> Route | None:
+    """The route of a request, whether or not it makes sense otherwise."""
+    return _match(request.method, _tokens(request))
+
+
 def parse(request: Request) -> Call:
     """Understand a request.
 
@@ -33,7 +38,7 @@ def parse(request: Request) -> Call:
     """
     if request.method == "GET" and request.body is not None:
         raise Fault(BODY_IN_GET)
-    tokens = request.path.lstrip("/").removesuffix("/").split("/")
+    tokens = _tokens(request)
     route = _match(request.method, tokens)
     if request.body is None and request.method in EMPTY_BODY and (route is None or _needs_body(route)):
         raise Fault(EMPTY_BODY[request.method])
@@ -43,6 +48,10 @@ def parse(request: Request) -> Call:
     body = None if request.body is None else _decode(request.body, route)
     _check_same_id(resource_id, body)
     return Call(route, body, resource_id)
+
+
+def _tokens(request: Request) -> Sequence[str]:
+    return request.path.lstrip("/").removesuffix("/").split("/")
 
 
 def _match(method: str, tokens: Sequence[str]) -> Route | None:

@@ -10,7 +10,6 @@ from firkin.engine import http
 from firkin.engine.loop import READ, WRITE, Loop
 
 MAX_CONNECTIONS = 10
-_CHUNK = 65536
 
 Answer = Callable[[http.Request], http.Response]
 
@@ -40,9 +39,9 @@ class ApiServer:
         self._loop.watch(self._listener.fileno(), READ, self._accept)
 
     def close(self) -> None:
-        """Hang up on everybody. The socket file stays, as upstream."""
+        """Give everybody what is left to send, and hang up. The socket file stays, as upstream."""
         for connection in list(self._connections):
-            connection.close()
+            connection.finish()
         self._loop.forget(self._listener.fileno())
         self._listener.close()
 
@@ -51,13 +50,21 @@ class ApiServer:
             client, _ = self._listener.accept()
         except OSError:
             return  # gone again before we came
-        if len(self._connections) >= MAX_CONNECTIONS:
+        if self._is_full():
             with client, contextlib.suppress(OSError):
                 client.sendall(http.SERVER_FULL)
             return
         client.setblocking(False)
         parser = http.Parser(self._payload_limit)
         self._connections.add(_Connection(self._loop, client, parser, self._answer, self._connections.discard))
+
+    def _is_full(self) -> bool:
+        if len(self._connections) < MAX_CONNECTIONS:
+            return False
+        # poll(2) tells of this client first, also where others hung up before it came.
+        for connection in [each for each in self._connections if each.is_gone()]:
+            connection.close()
+        return len(self._connections) >= MAX_CONNECTIONS
 
 
 class _Connection:
@@ -79,6 +86,19 @@ class _Connection:
         self._outgoing = bytearray()
         loop.watch(client.fileno(), READ, self._handle)
 
+    def is_gone(self) -> bool:
+        """Whether the client has hung up and nothing is left to do for it."""
+        try:
+            return not self._outgoing and not self._client.recv(1, socket.MSG_PEEK)
+        except OSError as error:
+            return not isinstance(error, BlockingIOError)
+
+    def finish(self) -> None:
+        """Send what can be sent without waiting, then close."""
+        if self._outgoing:
+            self._flush()
+        self.close()
+
     def close(self) -> None:
         if self._client.fileno() >= 0:
             self._loop.forget(self._client.fileno())
@@ -86,36 +106,41 @@ class _Connection:
             self._on_close(self)
 
     def _handle(self, events: int) -> None:
-        try:
-            if events & WRITE:
-                self._flush()
-            else:
-                self._read()
-        except BlockingIOError:
-            pass
-        except OSError:
-            self.close()
-
-    def _read(self) -> None:
-        data = self._client.recv(_CHUNK)
-        if not data:
-            self.close()
+        if events & WRITE:
+            self._flush()
             return
         try:
-            for item in self._parser.feed(data):
-                self._send(http.CONTINUE if isinstance(item, http.Continue) else self._answer(item).encode())
-        except http.BadRequest as refused:
-            self._send(http.transport_error(str(refused)).encode())
+            # No more than the parser wants: what a client may have in flight, and we answer at once, stays small.
+            data = self._client.recv(self._parser.room)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""  # it is gone
+        if data:
+            self._take(data)
+        else:
+            self.close()
 
-    def _send(self, data: bytes) -> None:
-        self._outgoing += data
-        self._flush()
+    def _take(self, data: bytes) -> None:
+        try:
+            for item in self._parser.feed(data):
+                self._outgoing += self._reply(item).encode()
+        except http.BadRequest as refused:
+            self._outgoing += http.transport_error(str(refused)).encode()
+        if self._outgoing:
+            self._flush()
+
+    def _reply(self, item: http.Request | http.Continue) -> http.Response:
+        return http.Response(100, version=item.version) if isinstance(item, http.Continue) else self._answer(item)
 
     def _flush(self) -> None:
         try:
             sent = self._client.send(self._outgoing)
         except BlockingIOError:
             sent = 0
+        except OSError:
+            self.close()
+            return
         del self._outgoing[:sent]
         # Nothing more is read from a client that does not take its answers.
         self._loop.watch(self._client.fileno(), WRITE if self._outgoing else READ, self._handle)

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from firkin.engine import config_file, exits, machine
+from firkin.engine import config_file, exits, launch
 from firkin.engine.accel import Choice
 from firkin.engine.boot_timer import BootTimer
 from firkin.engine.console import Terminal
-from firkin.engine.exits import Fatal
+from firkin.engine.exits import Fatal, Panic
+from firkin.engine.faults import Fault
 from firkin.engine.journal import Journal
 from firkin.engine.loop import Loop
+from firkin.engine.machine import Machine
 from firkin.engine.process import Ended
 from firkin.engine.resources import Resources
 from firkin.engine.vmm import Vmm
+from firkin.fcapi import codec
 from firkin.fcapi.snapshot import SnapshotLoad
 
 
@@ -21,14 +24,14 @@ class Session:
     def __init__(
         self, loop: Loop, journal: Journal, *, sandbox: bool, accel: Choice = Choice.AUTO, boot_timer: bool = False
     ) -> None:
-        self.vmm = Vmm(journal, self)
+        self.vmm = Vmm(journal, self, loop)
         self._loop = loop
         self._journal = journal
         self._sandbox = sandbox
         self._accel = accel
         self._times_boot = boot_timer
         self._terminal = Terminal()
-        self._machine: machine.Machine | None = None
+        self._machine: Machine | None = None
 
     def boot(self, config: bytes, *, with_api: bool) -> None:
         """Configure and start from a config file.
@@ -44,35 +47,59 @@ class Session:
             raise Fatal(text, debug=f"{kind}(BuildMicroVMFromJson)") from error
         self._journal.info("Successfully started microvm that was configured from one single json")
 
+    def add_metadata(self, text: bytes) -> None:
+        """Fill the metadata store from a file's content.
+
+        Raises:
+            Panic: it is no JSON.
+            Fatal: it is too large.
+        """
+        from firkin.engine.mmds import document
+
+        try:
+            self.vmm.metadata().store.put(document.parse(text))
+        except codec.Malformed as error:
+            raise Panic(f"MMDS error: metadata provided not valid json: {error.debug}") from error
+        except Fault as error:
+            raise Fatal(error.in_file, debug="MmdsLimitExceeded(DataStoreLimitExceeded)") from error
+        self._journal.info("Successfully added metadata to mmds from file")
+
+    def end_metrics(self, error: BaseException | None) -> None:
+        """Write the last line; to be called while the guest can still be asked, with what ends the engine."""
+        if self.vmm.metrics is not None:
+            self.vmm.metrics.end(panicked=isinstance(error, Exception) and not isinstance(error, Fatal))
+
     def close(self) -> None:
         """End the guest if it still runs, and give everything back."""
         if self._machine is not None:
             self._machine.kill()
-        if self.vmm.resources.vsock_device is not None:
-            self.vmm.resources.vsock_device.close()
+        self.vmm.resources.close()
         self._terminal.restore()
 
-    def start(self, resources: Resources) -> machine.Machine:
+    def start(self, resources: Resources) -> Machine:
         """Start the configured guest (`Hypervisor`). Raises: Fault."""
-        self._machine = machine.boot(self._launch(resources))
-        self._terminal.make_raw()
+        self._machine = launch.boot(self._launch(resources))
+        self._take_terminal(resources)
         return self._machine
 
-    def load(self, resources: Resources, body: SnapshotLoad) -> machine.Machine:
+    def load(self, resources: Resources, body: SnapshotLoad) -> Machine:
         """Bring a snapshot back, paused (`Hypervisor`). Raises: Fault."""
         from firkin.engine.snapshot import load
 
-        backend = load.mem_backend(body)
         try:
-            self._machine = load.load(self._launch(resources), body, backend)
+            self._machine = load.load(self._launch(resources), self.vmm, body)
         except load.LoadFailed:
             self._loop.stop(exits.GENERIC)  # once the answer is sent
             raise
-        self._terminal.make_raw()
+        self._take_terminal(resources)
         return self._machine
 
-    def _launch(self, resources: Resources) -> machine.Launch:
-        return machine.Launch(
+    def _take_terminal(self, resources: Resources) -> None:
+        if resources.serial.is_terminal:
+            self._terminal.make_raw()
+
+    def _launch(self, resources: Resources) -> launch.Launch:
+        return launch.Launch(
             loop=self._loop,
             journal=self._journal,
             resources=resources,

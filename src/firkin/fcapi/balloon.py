@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import ClassVar
 
 import msgspec
-from msgspec import Meta
 
-from firkin.fcapi.wire import Wire
-
-U16 = Annotated[int, Meta(ge=0, le=2**16 - 1)]
-U32 = Annotated[int, Meta(ge=0, le=2**32 - 1)]
+from firkin.fcapi.wire import U16, U32, Wire
 
 
 class Balloon(Wire, frozen=True, kw_only=True):
     """PUT and GET /balloon. Sizes in MiB; a `stats_polling_interval_s` of 0 seconds means no statistics."""
+
+    rust: ClassVar[str] = "BalloonDeviceConfig"
 
     amount_mib: U32
     deflate_on_oom: bool
@@ -26,11 +24,15 @@ class Balloon(Wire, frozen=True, kw_only=True):
 class BalloonUpdate(Wire, frozen=True, kw_only=True):
     """PATCH /balloon."""
 
+    rust: ClassVar[str] = "BalloonUpdateConfig"
+
     amount_mib: U32
 
 
 class BalloonStatsUpdate(Wire, frozen=True, kw_only=True):
     """PATCH /balloon/statistics. Cannot switch statistics on or off."""
+
+    rust: ClassVar[str] = "BalloonUpdateStatsConfig"
 
     stats_polling_interval_s: U16
 
@@ -60,8 +62,10 @@ class BalloonStats(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     direct_reclaim: int | None = None
 
 
-class HintingStart(Wire, frozen=True, kw_only=True):
-    """PATCH /balloon/hinting/start; the whole body may be absent."""
+class HintingStart(msgspec.Struct, frozen=True, kw_only=True):
+    """PATCH /balloon/hinting/start; the whole body may be absent. Unknown fields are ignored, as upstream."""
+
+    rust: ClassVar[str] = "StartHintingCmd"
 
     acknowledge_on_stop: bool = True
 

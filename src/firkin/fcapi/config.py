@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Annotated, ClassVar
+
 import msgspec
+from msgspec import Meta
 
 from firkin.fcapi.balloon import Balloon
 from firkin.fcapi.boot import BootSource
@@ -17,17 +20,23 @@ from firkin.fcapi.mmds import MmdsConfig
 from firkin.fcapi.network import NetworkInterface
 from firkin.fcapi.pmem import Pmem
 from firkin.fcapi.vsock import Vsock
+from firkin.fcapi.wire import PathText
+
+# In a file also the path of a template.
+CpuTemplateOrPath = Annotated[PathText | CpuConfig, Meta(extra={"rust": "CustomCpuTemplateOrPath"})]
 
 
 class VmConfig(msgspec.Struct, frozen=True, kw_only=True, rename="kebab"):
     """Unknown keys at this level are ignored, as upstream; inside an object they are errors."""
 
+    rust: ClassVar[str] = "VmmConfig"
+
     balloon: Balloon | None = None
     drives: tuple[Drive, ...]
     boot_source: BootSource
-    cpu_config: CpuConfig | str | None = None  # in a file also the path of a template
+    cpu_config: CpuTemplateOrPath | None = None
     logger: Logger | None = None
-    machine_config: MachineConfiguration = DEFAULT_MACHINE
+    machine_config: Annotated[MachineConfiguration, Meta(extra={"null": True})] = DEFAULT_MACHINE
     metrics: MetricsConfig | None = None
     mmds_config: MmdsConfig | None = None
     network_interfaces: tuple[NetworkInterface, ...] = ()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from typing import ClassVar
 
 from firkin.fcapi.limits import RateLimiter
 from firkin.fcapi.wire import Wire
@@ -16,12 +17,14 @@ class CacheType(StrEnum):
 
 
 class IoEngine(StrEnum):
-    SYNC = "Sync"
     ASYNC = "Async"
+    SYNC = "Sync"
 
 
 class Drive(Wire, frozen=True, kw_only=True):
     """PUT /drives/{drive_id}."""
+
+    rust: ClassVar[str] = "BlockDeviceConfig"
 
     drive_id: str
     partuuid: str | None = None
@@ -36,6 +39,8 @@ class Drive(Wire, frozen=True, kw_only=True):
 
 class DrivePatch(Wire, frozen=True, kw_only=True):
     """PATCH /drives/{drive_id}: another file, other limits, or both."""
+
+    rust: ClassVar[str] = "BlockDeviceUpdateConfig"
 
     drive_id: str
     path_on_host: str | None = None

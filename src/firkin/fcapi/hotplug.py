@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import ClassVar
 
-from msgspec import Meta
-
-from firkin.fcapi.wire import Wire
-
-USize = Annotated[int, Meta(ge=0)]
+from firkin.fcapi.wire import USize, Wire
 
 
 class MemoryHotplug(Wire, frozen=True, kw_only=True):
     """PUT /hotplug/memory."""
+
+    rust: ClassVar[str] = "MemoryHotplugConfig"
 
     total_size_mib: USize
     block_size_mib: USize = 2
@@ -21,6 +19,8 @@ class MemoryHotplug(Wire, frozen=True, kw_only=True):
 
 class MemoryHotplugUpdate(Wire, frozen=True, kw_only=True):
     """PATCH /hotplug/memory."""
+
+    rust: ClassVar[str] = "MemoryHotplugSizeUpdate"
 
     requested_size_mib: USize
 

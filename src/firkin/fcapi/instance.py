@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from typing import ClassVar
 
 from firkin.fcapi.wire import Wire
 
@@ -29,13 +30,15 @@ class FirecrackerVersion(Wire, frozen=True, kw_only=True):
 
 
 class ActionType(StrEnum):
-    INSTANCE_START = "InstanceStart"
     FLUSH_METRICS = "FlushMetrics"
+    INSTANCE_START = "InstanceStart"
     SEND_CTRL_ALT_DEL = "SendCtrlAltDel"
 
 
 class Action(Wire, frozen=True, kw_only=True):
     """PUT /actions."""
+
+    rust: ClassVar[str] = "ActionBody"
 
     action_type: ActionType
 

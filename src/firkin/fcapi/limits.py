@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import msgspec
+
+from firkin.fcapi.wire import U64
 
 
 class TokenBucket(msgspec.Struct, frozen=True, kw_only=True):
     """`size` tokens (bytes or operations) per `refill_time` milliseconds; unknown fields are ignored, as upstream."""
 
-    size: int
-    one_time_burst: int | None = None
-    refill_time: int
+    rust: ClassVar[str] = "TokenBucketConfig"
+
+    size: U64
+    one_time_burst: U64 | None = None
+    refill_time: U64
 
 
 class RateLimiter(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Both buckets apply together; an absent one does not limit."""
+
+    rust: ClassVar[str] = "RateLimiterConfig"
 
     bandwidth: TokenBucket | None = None
     ops: TokenBucket | None = None

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from firkin.fcapi.wire import Wire
+from typing import ClassVar
+
+from firkin.fcapi.texts import LogLevel
+from firkin.fcapi.wire import PathText, Wire
 
 
 class Logger(Wire, frozen=True, kw_only=True):
     """PUT /logger. `level` is matched without regard to case: Off, Trace, Debug, Info, Warn, Warning, Error."""
 
-    log_path: str | None = None
-    level: str | None = None
+    rust: ClassVar[str] = "LoggerConfig"
+
+    log_path: PathText | None = None
+    level: LogLevel | None = None
     show_level: bool | None = None
     show_log_origin: bool | None = None
     module: str | None = None

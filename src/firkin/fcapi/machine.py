@@ -3,25 +3,24 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Annotated
+from typing import ClassVar
 
-from msgspec import UNSET, Meta, UnsetType
+from msgspec import UNSET, UnsetType
 
-from firkin.fcapi.wire import Wire
+from firkin.fcapi.wire import U8, USize, Wire
 
 MAX_VCPUS = 32
 
 
 class CpuTemplate(StrEnum):
-    """Deprecated by Firecracker; accepted, and without effect on an emulated processor."""
+    """Those of x86-64. Deprecated by Firecracker; accepted, and without effect on an emulated processor."""
 
-    NONE = "None"
     C3 = "C3"
     T2 = "T2"
     T2S = "T2S"
+    NONE = "None"
     T2CL = "T2CL"
     T2A = "T2A"
-    V1N1 = "V1N1"
 
 
 class HugePages(StrEnum):
@@ -31,12 +30,10 @@ class HugePages(StrEnum):
     HUGETLBFS_2M = "2M"
 
 
-U8 = Annotated[int, Meta(ge=0, le=255)]
-USize = Annotated[int, Meta(ge=0)]  # msgspec cannot state a bound of 2**64 - 1
-
-
 class MachineConfiguration(Wire, frozen=True, kw_only=True):
     """PUT and GET /machine-config. A machine that was never configured is `DEFAULT_MACHINE`."""
+
+    rust: ClassVar[str] = "MachineConfig"
 
     vcpu_count: U8
     mem_size_mib: USize
@@ -51,6 +48,8 @@ DEFAULT_MACHINE = MachineConfiguration(vcpu_count=1, mem_size_mib=128)
 
 class MachineConfigurationPatch(Wire, frozen=True, kw_only=True):
     """PATCH /machine-config: any subset."""
+
+    rust: ClassVar[str] = "MachineConfigUpdate"
 
     vcpu_count: U8 | UnsetType = UNSET
     mem_size_mib: USize | UnsetType = UNSET

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import msgspec
 
+from firkin.fcapi.wire import PathText
+
 
 class MetricsConfig(msgspec.Struct, frozen=True, kw_only=True):
     """PUT /metrics, once. Unknown fields are ignored, as upstream."""
 
-    metrics_path: str
+    metrics_path: PathText

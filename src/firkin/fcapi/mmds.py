@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 
+from firkin.fcapi.texts import Ipv4Address
 from firkin.fcapi.wire import Wire
 
 DEFAULT_ADDRESS = "169.254.169.254"
@@ -20,6 +21,6 @@ class MmdsConfig(Wire, frozen=True, kw_only=True):
     """PUT /mmds/config. `network_interfaces` are the ids of those that the service answers on."""
 
     version: MmdsVersion = MmdsVersion.V1
-    network_interfaces: tuple[str, ...]
-    ipv4_address: str | None = None
     imds_compat: bool = False
+    network_interfaces: tuple[str, ...]
+    ipv4_address: Ipv4Address | None = None

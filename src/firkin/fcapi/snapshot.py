@@ -3,25 +3,28 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from typing import ClassVar
 
 import msgspec
 
-from firkin.fcapi.wire import Wire
+from firkin.fcapi.wire import PathText, Wire
 
 
 class SnapshotType(StrEnum):
     """`Full` holds all memory, `Diff` what changed since the last snapshot."""
 
-    FULL = "Full"
     DIFF = "Diff"
+    FULL = "Full"
 
 
 class SnapshotCreate(Wire, frozen=True, kw_only=True):
     """PUT /snapshot/create."""
 
+    rust: ClassVar[str] = "CreateSnapshotParams"
+
     snapshot_type: SnapshotType = SnapshotType.FULL
-    snapshot_path: str
-    mem_file_path: str
+    snapshot_path: PathText
+    mem_file_path: PathText
 
 
 class MemBackendType(StrEnum):
@@ -32,7 +35,9 @@ class MemBackendType(StrEnum):
 
 
 class MemBackend(Wire, frozen=True, kw_only=True):
-    backend_path: str
+    rust: ClassVar[str] = "MemBackendConfig"
+
+    backend_path: PathText
     backend_type: MemBackendType
 
 
@@ -52,8 +57,10 @@ class VsockOverride(msgspec.Struct, frozen=True, kw_only=True):
 class SnapshotLoad(Wire, frozen=True, kw_only=True):
     """PUT /snapshot/load. Exactly one of `mem_backend` and the deprecated `mem_file_path` says where memory is."""
 
-    snapshot_path: str
-    mem_file_path: str | None = None
+    rust: ClassVar[str] = "LoadSnapshotConfig"
+
+    snapshot_path: PathText
+    mem_file_path: PathText | None = None
     mem_backend: MemBackend | None = None
     enable_diff_snapshots: bool = False  # deprecated name of track_dirty_pages
     track_dirty_pages: bool = False
@@ -61,3 +68,11 @@ class SnapshotLoad(Wire, frozen=True, kw_only=True):
     network_overrides: tuple[NetworkOverride, ...] = ()
     vsock_override: VsockOverride | None = None
     clock_realtime: bool = False
+
+    def complaint(self) -> str | None:
+        """What is wrong with the whole, said without a place in the document."""
+        if self.mem_backend is not None and self.mem_file_path is not None:
+            return "too many fields: either `mem_backend` or `mem_file_path` exclusively is required"
+        if self.mem_backend is None and self.mem_file_path is None:
+            return "missing field: either `mem_backend` or `mem_file_path` is required"
+        return None

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import ClassVar
 
-from msgspec import UNSET, Meta, UnsetType
+from msgspec import UNSET, UnsetType
 
-from firkin.fcapi.wire import Wire
+from firkin.fcapi.wire import U32, Wire
 
 
 class Vsock(Wire, frozen=True, kw_only=True):
     """PUT /vsock. The socket is bound when the call comes."""
 
-    guest_cid: Annotated[int, Meta(ge=0, le=2**32 - 1)]
-    uds_path: str
+    rust: ClassVar[str] = "VsockDeviceConfig"
+
     vsock_id: str | UnsetType | None = UNSET  # deprecated; never given back
+    guest_cid: U32
+    uds_path: str

@@ -11,8 +11,9 @@ from firkin.errors import KernelRefused
 if TYPE_CHECKING:
     import ctypes
 
-CLONE_NEWNET = 0x40000000  # linux/sched.h
-MS_BIND, MS_REC, MS_SHARED = 4096, 16384, 1 << 20  # sys/mount.h
+CLONE_NEWNS, CLONE_NEWPID, CLONE_NEWNET = 0x20000, 0x20000000, 0x40000000  # linux/sched.h
+MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_REMOUNT = 1, 2, 4, 8, 32  # sys/mount.h
+MS_BIND, MS_REC, MS_PRIVATE, MS_SLAVE, MS_SHARED = 4096, 16384, 1 << 18, 1 << 19, 1 << 20
 MNT_DETACH = 2
 
 
@@ -37,13 +38,24 @@ def setns(fd: int, what: str) -> None:
 
 def unshare_net() -> None:
     """Move the calling thread into a network namespace of its own."""
-    _check(_library().unshare(CLONE_NEWNET), "cannot make a network namespace", "run as root")
+    unshare(CLONE_NEWNET, "cannot make a network namespace")
 
 
-def mount(source: str, target: str, flags: int) -> None:
-    """mount(2) without a filesystem type or options."""
-    result = _library().mount(os.fsencode(source), os.fsencode(target), b"none", flags, None)
+def unshare(flags: int, what: str) -> None:
+    """Leave the namespaces that `flags` name for new ones; CLONE_NEWPID moves only children made afterwards."""
+    _check(_library().unshare(flags), what, "run as root")
+
+
+def mount(source: str, target: str, flags: int, *, kind: str = "none", options: str = "") -> None:
+    """mount(2); `kind` is the filesystem type, where one is made and not moved or changed."""
+    data = options.encode() or None
+    result = _library().mount(os.fsencode(source), os.fsencode(target), kind.encode(), flags, data)
     _check(result, f"cannot mount {source} on {target}", "run as root")
+
+
+def pivot_root(new_root: str, put_old: str) -> None:
+    """Make `new_root` this mount namespace's root; the old one is found at `put_old`, below it."""
+    _check(_library().pivot_root(os.fsencode(new_root), os.fsencode(put_old)), f"cannot make {new_root} the root")
 
 
 def unmount(target: str) -> None:

@@ -14,7 +14,7 @@ from firkin.errors import HostError, NoSpace, ProgramMissing
 from firkin.host import vmlinux
 from firkin.host.program import run_bound
 from firkin.host.run import find, run
-from firkin.kernel import config, package
+from firkin.kernel import config, package, symbols
 from firkin.progress import Step, step
 from firkin.store.blobs import Blobs
 from firkin.store.kernels import Kernel
@@ -58,7 +58,7 @@ def source(overlay: str = "") -> str:
 def _describe(origin: package.Package, overlay: str) -> str:
     digest = hashlib.sha256(fragment(overlay).encode()).hexdigest()[:12]
     compiler = run("gcc", "-dumpfullversion", timeout_s=30).stdout.strip()
-    return f"{origin.name} {origin.version}, config {digest}, gcc {compiler}"
+    return f"{origin.name} {origin.version}, config {digest}, gcc {compiler}, keeps {symbols.RANDOM_STATE}"
 
 
 def check_tools() -> None:
@@ -177,7 +177,8 @@ def adopt(name: str, origin: str, tree: Path, blobs: Blobs) -> Kernel:
         HostError: what was compiled is no x86_64 kernel.
     """
     kernel = tree / "vmlinux"
-    run("strip", "--strip-all", kernel, timeout_s=60)  # the VMM would read symbols as large as the rest
+    # The VMM would read symbols as large as the rest; it wants one, to reseed the random numbers of restored guests.
+    run("strip", "--strip-all", f"--keep-symbol={symbols.RANDOM_STATE}", kernel, timeout_s=60)
     vmlinux.check_elf(kernel.read_bytes())
     size_bytes = kernel.stat().st_size
     return Kernel(

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from firkin.errors import HostError
 from firkin.host import vmlinux
-from firkin.kernel import modules, package
+from firkin.kernel import modules, package, symbols
 from firkin.progress import step
 from firkin.store.blobs import Blobs
 from firkin.store.kernels import Kernel
@@ -16,12 +16,12 @@ IMAGE_PREFIX = "linux-image-"
 
 
 def source() -> str:
-    """What `provide` would take the kernel from: package and version."""
+    """What `provide` would make the kernel of: package and version, and what it adds."""
     return _describe(package.newest(METAPACKAGE, IMAGE_PREFIX))
 
 
 def _describe(origin: package.Package) -> str:
-    return f"{origin.name} {origin.version}"
+    return f"{origin.name} {origin.version}, with {symbols.RANDOM_STATE}"
 
 
 def provide(name: str, blobs: Blobs) -> Kernel:
@@ -37,7 +37,7 @@ def provide(name: str, blobs: Blobs) -> Kernel:
         release = boot_image.name.removeprefix("vmlinuz-")
         kernel, archive = folder / "vmlinux", folder / "modules.cpio"
         with step(f"Extracting vmlinux {release}"):
-            kernel.write_bytes(vmlinux.extract(boot_image.read_bytes()))
+            kernel.write_bytes(_with_random_state(vmlinux.extract(boot_image.read_bytes())))
             archive.write_bytes(modules.write_archive(modules.select(_modules(folder / "root", release))))
         size_bytes = kernel.stat().st_size
         return Kernel(
@@ -49,6 +49,13 @@ def provide(name: str, blobs: Blobs) -> Kernel:
             modules_digest=blobs.adopt(archive),
             size_bytes=size_bytes,
         )
+
+
+def _with_random_state(kernel: bytes) -> bytes:
+    """The kernel with the one symbol that the engine wants, where the kernel tells its address."""
+    name, size = symbols.RANDOM_STATE, symbols.RANDOM_STATE_SIZE
+    address = symbols.find(kernel, name)
+    return kernel if address is None else symbols.with_symbol(kernel, name, address, size)
 
 
 def _modules(root: Path, release: str) -> Path:

@@ -9,6 +9,7 @@ from engine_fakes import FakeHypervisor
 from firkin.engine import config_file
 from firkin.engine.journal import Journal
 from firkin.engine.vmm import Vmm
+from firkin.fcapi import codec
 
 
 @pytest.fixture
@@ -48,9 +49,75 @@ def test_words_differ_from_those_of_the_api(vmm: Vmm) -> None:
 
 
 def test_what_cannot_be_done_is_refused(vmm: Vmm) -> None:
-    assert boot(vmm, balloon={"amount_mib": 1, "deflate_on_oom": True}) == (
-        "Configuration for VMM from one single json failed: balloon: not supported by this engine"
-    )
+    pmem = {"id": "p", "path_on_host": "/dev/null"}
+    assert "Pmem device error: Unable to create the virtio-pmem device: not supported" in boot(vmm, pmem=[pmem])
+    assert "Memory hotplug config error: not supported" in boot(vmm, **{"memory-hotplug": {"total_size_mib": 128}})
+
+
+def test_a_cpu_template_may_be_a_path(vmm: Vmm, tmp_path: Path) -> None:
+    template = tmp_path / "template"
+    assert "CPU config error: No such file or directory (os error 2)" in boot(vmm, **{"cpu-config": str(template)})
+    template.write_text("{")
+    assert "CPU config error: EOF while parsing an object" in boot(vmm, **{"cpu-config": str(template)})
+    template.write_text('{"msr_modifiers": [{"addr": "0x10", "bitmap": "0bx1"}]}')
+    assert boot(vmm, **{"cpu-config": str(template)}) == ""
+    assert "The CPU template has no effect" in (tmp_path / "log").read_text()
+
+
+def test_the_full_config_is_the_file_that_it_came_from(vmm: Vmm, tmp_path: Path) -> None:
+    (tmp_path / "disk").write_bytes(bytes(1024))
+    limiter = {
+        "bandwidth": {"size": 1000, "one_time_burst": None, "refill_time": 100},
+        "ops": {"size": 10, "one_time_burst": 5, "refill_time": 1000},
+    }
+    drive = {
+        "drive_id": "root",
+        "partuuid": "deadbeef-01",
+        "is_root_device": True,
+        "cache_type": "Writeback",
+        "is_read_only": True,
+        "path_on_host": str(tmp_path / "disk"),
+        "rate_limiter": limiter,
+        "io_engine": "Async",
+        "socket": None,
+    }
+    config = {
+        "balloon": {
+            "amount_mib": 16,
+            "deflate_on_oom": True,
+            "stats_polling_interval_s": 2,
+            "free_page_hinting": False,
+            "free_page_reporting": True,
+        },
+        "drives": [
+            drive,
+            drive | {"drive_id": "data", "is_root_device": False, "partuuid": None, "rate_limiter": None},
+        ],
+        "boot-source": {"kernel_image_path": "/dev/null", "initrd_path": "/dev/null", "boot_args": "quiet"},
+        "cpu-config": None,
+        "logger": None,
+        "machine-config": {
+            "vcpu_count": 2,
+            "mem_size_mib": 256,
+            "smt": True,
+            "track_dirty_pages": True,
+            "huge_pages": "None",
+        },
+        "metrics": None,
+        "mmds-config": None,
+        "network-interfaces": [],
+        "vsock": {"guest_cid": 3, "uds_path": str(tmp_path / "vsock")},
+        "entropy": {"rate_limiter": limiter},
+        "pmem": [],
+        "memory-hotplug": None,
+    }
+    assert boot(vmm, **config) == ""
+    shown = json.loads(codec.encode(vmm.resources.describe()))
+    assert shown == config
+    assert list(shown) == list(config)
+    vmm.resources.release_files()
+    assert vmm.resources.vsock_device is not None
+    vmm.resources.vsock_device.close()
 
 
 def test_a_missing_field_is_named(vmm: Vmm) -> None:

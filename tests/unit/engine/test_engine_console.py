@@ -2,10 +2,13 @@ from __future__ import annotations
 
 import os
 import socket
+from functools import partial
 from pathlib import Path
 
 from firkin.engine.console import Console
+from firkin.engine.limiter import Bucket
 from firkin.engine.loop import Loop
+from firkin.fcapi.limits import TokenBucket
 
 
 def test_an_end_of_input_does_not_end_the_output(tmp_path: Path) -> None:
@@ -54,3 +57,20 @@ def test_a_reader_that_stopped_reading_holds_the_guest_back() -> None:
     guest.close()
     for fd in (stdin, out, into):
         os.close(fd)
+
+
+def test_what_exceeds_the_limit_is_dropped(tmp_path: Path) -> None:
+    ours, guest = socket.socketpair()
+    stdout = os.open(tmp_path / "out", os.O_WRONLY | os.O_CREAT)
+    loop = Loop()
+    bucket = Bucket(TokenBucket(size=8, refill_time=10**6))
+    console = Console(loop, ours, bucket, stdin=-1, stdout=stdout)
+    for at, text in enumerate((b"hello", b" world", b"!")):
+        loop.later(0.01 * at, partial(guest.sendall, text))
+    loop.later(0.05, lambda: loop.stop(0))
+    loop.run()
+    assert (tmp_path / "out").read_bytes() == b"hello wo"
+    assert (console.written_bytes, console.dropped_bytes) == (8, 4)
+    console.close()
+    guest.close()
+    os.close(stdout)

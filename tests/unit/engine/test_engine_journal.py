@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import os
 import re
+import time
 from pathlib import Path
 
 import pytest
 
-from firkin.engine.journal import API, DEBUG, Journal, UnknownLevel, parse_level
+from firkin.engine.journal import API, BURST, DEBUG, Journal, UnknownLevel, parse_level
 
 
 @pytest.fixture
@@ -44,3 +46,34 @@ def test_levels_are_known_by_any_case() -> None:
     assert parse_level("WARNING") == parse_level("Warn")
     with pytest.raises(UnknownLevel):
         parse_level("loud")
+
+
+def test_a_guest_has_ten_lines_from_each_place(journal: Journal, tmp_path: Path) -> None:
+    for _ in range(BURST + 5):
+        journal.warn("noise", by_guest=True)
+    journal.warn("another place", by_guest=True)
+    for _ in range(BURST + 5):
+        journal.info("host")
+    texts = [line.split("] ")[1] for line in lines(tmp_path)]
+    assert texts == ["noise"] * BURST + ["another place"] + ["host"] * (BURST + 5)
+    assert journal.rate_limited == 5
+
+
+def test_a_place_that_may_speak_again_tells_what_was_lost(journal: Journal, tmp_path: Path) -> None:
+    def noise() -> None:
+        journal.error("noise", by_guest=True)
+
+    for _ in range(BURST + 2):
+        noise()
+    time.sleep(0.55)  # a tenth of five seconds brings one line back
+    noise()
+    texts = [line.split("] ")[1] for line in lines(tmp_path)]
+    assert texts[BURST:] == ["2 messages were suppressed due to rate limiting", "noise"]
+
+
+def test_a_line_that_cannot_be_written_is_counted(journal: Journal, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    journal.open(str(tmp_path / "pipe"))
+    for _ in range(3000):
+        journal.info("x" * 100)
+    assert journal.missed > 0

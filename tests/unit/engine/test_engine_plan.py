@@ -106,7 +106,7 @@ def test_a_private_kernel_and_every_initrd_are_copied(resources: Resources, tmp_
     assert made == {guest.kernel_fd, guest.initrd_fd}
     assert guest.initrd_fd is not None
     assert os.pread(guest.initrd_fd, 10, 0) == b"secret"
-    assert inherited(guest, resources) == {guest.kernel_fd, guest.initrd_fd, 100, 101, 102}
+    assert inherited(guest) == {guest.kernel_fd, guest.initrd_fd, 100, 101, 102}
     for fd in made:
         os.close(fd)
 
@@ -115,4 +115,4 @@ def test_a_restored_guest_needs_no_kernel(resources: Resources) -> None:
     resources.drives.put(Drive(drive_id="a", is_root_device=True, path_on_host="/dev/null"))
     guest = plan_restored(resources, AROUND, CHANNELS, acpi=True)
     assert (guest.kernel_fd, guest.acpi, len(guest.disks)) == (None, True, 1)
-    assert inherited(guest, resources) == {guest.disks[0].fd, 100, 101, 102}
+    assert inherited(guest) == {guest.disks[0].fd, 100, 101, 102}

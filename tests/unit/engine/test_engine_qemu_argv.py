@@ -4,7 +4,10 @@ import itertools
 import json
 
 from firkin.engine.accel import Accel
-from firkin.engine.qemu_argv import Disk, Guest, Nic, qemu_argv, throttle_limits
+from firkin.engine.qemu_argv import Guest, Nic, qemu_argv
+from firkin.engine.qemu_disks import Disk
+from firkin.fcapi.balloon import Balloon
+from firkin.fcapi.entropy import Entropy
 from firkin.fcapi.limits import RateLimiter, TokenBucket
 
 GUEST = Guest(name="m", kernel_fd=7, command_line="quiet", acpi=False, memory_fd=6, monitor_fd=8, console_fd=9)
@@ -44,37 +47,65 @@ def test_processors_come_in_pairs_with_smt() -> None:
 def test_disks_are_handed_over_as_descriptors_in_order() -> None:
     argv = with_(disks=(Disk(fd=20, read_only=True), Disk(fd=21, read_only=False, durable=True)))
     assert values(argv, "-add-fd") == ["fd=20,set=1", "fd=21,set=2"]
-    first, second = (json.loads(text) for text in values(argv, "-blockdev"))
-    assert first["file"]["filename"] == "/dev/fdset/1"
-    assert (first["read-only"], first["cache"]["no-flush"]) == (True, True)
-    assert (second["read-only"], second["cache"]["no-flush"]) == (False, False)
-    assert values(argv, "-device")[1:] == ["virtio-blk-device,drive=drive0", "virtio-blk-device,drive=drive1"]
+    nodes = {node["node-name"]: node for node in map(json.loads, values(argv, "-blockdev"))}
+    assert nodes["drive0-0"]["file"]["filename"] == "/dev/fdset/1"
+    assert (nodes["drive0-0"]["read-only"], nodes["drive0-0"]["cache"]["no-flush"]) == (True, True)
+    assert (nodes["drive1-0"]["read-only"], nodes["drive1-0"]["cache"]["no-flush"]) == (False, False)
+    assert nodes["drive1"]["file"] == "drive1-0"
+    devices = values(argv, "-device")[1:]
+    assert devices == ["virtio-blk-device,drive=drive0,id=disk0", "virtio-blk-device,drive=drive1,id=disk1"]
+
+
+def test_an_incomplete_last_sector_is_left_out() -> None:
+    argv = with_(disks=(Disk(fd=20, size=1024), Disk(fd=21, size=1025)))
+    sizes = [json.loads(node).get("size") for node in values(argv, "-blockdev")]
+    assert sizes == [None, None, 1024, None]
 
 
 def test_a_limited_disk_goes_through_a_throttle() -> None:
-    limiter = RateLimiter(bandwidth=TokenBucket(size=1000, refill_time=100))
+    limiter = RateLimiter(ops=TokenBucket(size=1000, refill_time=10_000))
     argv = with_(disks=(Disk(fd=20, read_only=True, limiter=limiter),))
     group = json.loads(values(argv, "-object")[1])
-    block = json.loads(values(argv, "-blockdev")[0])
-    assert group == {"qom-type": "throttle-group", "id": "limit0", "limits": {"bps-total": 10000}}
-    assert (block["driver"], block["node-name"], block["file"]["driver"]) == ("throttle", "drive0", "raw")
+    assert (group["qom-type"], group["id"]) == ("throttle-group", "limit0")
+    assert group["limits"] == {"bps-total": 0, "bps-total-max": 0, "iops-total": 100, "iops-total-max": 1000}
+    assert json.loads(values(argv, "-blockdev")[1])["throttle-group"] == "limit0"
+    assert values(argv, "-device")[1:] == ["virtio-blk-device,drive=drive0,id=disk0,request-merging=off"]
 
 
-def test_buckets_become_averages_and_bursts() -> None:
-    slow = TokenBucket(size=5000, refill_time=10_000)
-    assert throttle_limits(RateLimiter(ops=slow)) == {"iops-total": 500, "iops-total-max": 5000}
-    assert throttle_limits(RateLimiter(ops=TokenBucket(size=0, refill_time=100))) == {}
-    assert throttle_limits(None) == {}
+def test_a_drive_of_another_process_is_a_connection() -> None:
+    argv = with_(disks=(Disk(fd=20, is_vhost_user=True),))
+    assert "socket,id=drive0,fd=20" in values(argv, "-chardev")
+    assert values(argv, "-device")[1:] == ["vhost-user-blk,chardev=drive0,id=disk0,num-queues=1"]
+
+
+def test_devices_come_in_upstreams_order() -> None:
+    argv = with_(
+        entropy=Entropy(rate_limiter=RateLimiter(bandwidth=TokenBucket(size=100, refill_time=10))),
+        extra=("-device", "vsock"),
+        nics=(Nic(fd=30, vhost_fd=50, mac="06:00:00:00:00:01"),),
+        disks=(Disk(fd=20),),
+        balloon=Balloon(amount_mib=1, deflate_on_oom=True),
+    )
+    devices = values(argv, "-device")[1:]
+    assert [device.split(",")[0] for device in devices] == [
+        "virtio-balloon-device",
+        "virtio-blk-device",
+        "virtio-net-device",
+        "vsock",
+        "virtio-rng-device",
+    ]
+    assert devices[0].endswith("deflate-on-oom=on,free-page-reporting=off")
+    assert devices[-1].endswith("max-bytes=100,period=10")
 
 
 def test_interfaces_use_inherited_taps() -> None:
-    argv = with_(nics=(Nic(fd=30, mac="06:00:00:00:00:01", mtu=1400),))
-    assert values(argv, "-netdev") == ["tap,id=net0,fd=30,vhost=off"]
+    argv = with_(nics=(Nic(fd=30, vhost_fd=50, mac="06:00:00:00:00:01", mtu=1400),))
+    assert values(argv, "-netdev") == ["tap,id=net0,fd=30,vhost=on,vhostfd=50"]
     assert values(argv, "-device")[1:] == ["virtio-net-device,netdev=net0,mac=06:00:00:00:00:01,host_mtu=1400"]
 
 
 def test_extra_devices_come_after_the_others() -> None:
-    argv = with_(nics=(Nic(fd=30, mac="06:00:00:00:00:01"),), extra=("-device", "vhost-vsock-device"))
+    argv = with_(nics=(Nic(fd=30, vhost_fd=50, mac="06:00:00:00:00:01"),), extra=("-device", "vhost-vsock-device"))
     assert values(argv, "-device")[-1] == "vhost-vsock-device"
 
 

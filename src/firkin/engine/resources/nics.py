@@ -1,31 +1,37 @@
-"""Network interfaces: their taps, opened when the calls come."""
+"""Network interfaces: their taps, opened when the calls come, and their limits."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from firkin.engine import tap
-from firkin.engine.faults import Area, Fault, os_text
-from firkin.fcapi.network import NetworkInterface
+import msgspec
+
+from firkin.engine import tap, throttle
+from firkin.engine.faults import NO_DEVICE, Area, Fault, os_text
+from firkin.fcapi.limits import RateLimiter
+from firkin.fcapi.network import NetworkInterface, NetworkInterfacePatch
+
+if TYPE_CHECKING:
+    from firkin.engine.net import NetDevice
 
 
 @dataclass(frozen=True, slots=True)
-class OpenNic:
-    """An interface and its open tap."""
+class Nic:
+    """An interface as it was asked for, and the device behind it, which owns its tap."""
 
     config: NetworkInterface
-    fd: int
+    device: NetDevice
 
 
 class Nics:
-    """All interfaces of the machine to be, in PUT order."""
+    """All interfaces of the machine, in PUT order."""
 
     def __init__(self) -> None:
-        self._nics: list[OpenNic] = []
+        self._nics: list[Nic] = []
 
-    def __iter__(self) -> Iterator[OpenNic]:
+    def __iter__(self) -> Iterator[Nic]:
         return iter(self._nics)
 
     def __len__(self) -> int:
@@ -37,17 +43,32 @@ class Nics:
         Raises:
             Fault: a MAC in use, an MTU out of range, or a tap that cannot be opened.
         """
-        place = next((at for at, nic in enumerate(self) if nic.config.iface_id == config.iface_id), None)
+        from firkin.engine.net import NetDevice
+
+        place = self._find(config.iface_id)
         _check(config, [nic.config for at, nic in enumerate(self) if at != place])
         # The old one first: the same tap cannot be opened twice.
         if place is not None:
-            os.close(self._nics.pop(place).fd)
-        nic = OpenNic(config, open_tap(config.host_dev_name))
+            self._nics.pop(place).device.close()
+        nic = Nic(_with_limits(config), NetDevice(config, open_tap(config.host_dev_name)))
         self._nics.insert(len(self) if place is None else place, nic)
+
+    def patch(self, patch: NetworkInterfacePatch) -> None:
+        """Change the limits of an interface, also of a running machine's. Raises: Fault, for an unknown one."""
+        place = self._find(patch.iface_id)
+        if place is None:
+            raise Fault(f"Unable to update the net device: {NO_DEVICE}", Area.NETWORK)
+        nic = self._nics[place]
+        nic.device.limit(patch)
+        self._nics[place] = Nic(_with_limits(nic.config, patch), nic.device)
 
     def close(self) -> None:
         for nic in self:
-            os.close(nic.fd)
+            nic.device.close()
+        self._nics.clear()
+
+    def _find(self, iface_id: str) -> int | None:
+        return next((at for at, nic in enumerate(self) if nic.config.iface_id == iface_id), None)
 
 
 def open_tap(name: str) -> int:
@@ -74,9 +95,16 @@ def _check(config: NetworkInterface, others: Sequence[NetworkInterface]) -> None
     create = "Could not create the network device: "
     if config.mtu is not None and not 68 <= config.mtu <= 65535:
         raise Fault(f"{create}MTU {config.mtu} is out of range [68, 65535]", Area.NETWORK)
-    if config.rx_rate_limiter or config.tx_rate_limiter:
-        # Silence would be worse: a limit that nobody enforces.
-        raise Fault(f"{create}rate limiters are not supported on network interfaces by this engine.", Area.NETWORK)
+
+
+def _with_limits(config: NetworkInterface, patch: NetworkInterfacePatch | None = None) -> NetworkInterface:
+    """As GET /vm/config shows it: without buckets that do not limit, and with those of `patch` in their place."""
+    changes = patch or config
+    return msgspec.structs.replace(
+        config,
+        rx_rate_limiter=throttle.patched(config.rx_rate_limiter, changes.rx_rate_limiter or RateLimiter()),
+        tx_rate_limiter=throttle.patched(config.tx_rate_limiter, changes.tx_rate_limiter or RateLimiter()),
+    )
 
 
 def _is_mac(text: str) -> bool:

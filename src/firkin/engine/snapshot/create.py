@@ -24,25 +24,35 @@ from firkin.fcapi.instance import InstanceState
 from firkin.fcapi.snapshot import SnapshotCreate, SnapshotType
 
 _RUNNING = "Operation not allowed: save/restore unavailable while running"
+_UNSAVED = "Operation not allowed: Devices without snapshot support are present: "
 
 
 def create(vmm: Vmm, body: SnapshotCreate) -> None:
     """Store the machine; it stays paused. Raises: Fault."""
     diff = body.snapshot_type is SnapshotType.DIFF
     with vmm.latencies.measure(Slow.DIFF_SNAPSHOT if diff else Slow.FULL_SNAPSHOT):
-        if vmm.state is not InstanceState.PAUSED:
-            raise Fault(f"Cannot save the microVM state: {_RUNNING}", Area.CREATE_SNAPSHOT)
+        _check_can_be_saved(vmm)
         content = _state(vmm)
         memory = vmm.guest.memory
-        with _draft(body.snapshot_path, "snapshot") as state:
+        with (
+            _draft(body.snapshot_path, "snapshot") as state,
+            _draft(body.mem_file_path, "memory", in_place=diff) as target,
+        ):
+            _store(memory, target, state, diff=diff)
+            with _told("Cannot perform sync_all on the memory backing file"):
+                target.commit()
             with _told("Cannot serialize the microVM state: IO Error"):
                 write_all(state.fd, content, 0)
-            with _draft(body.mem_file_path, "memory", in_place=diff) as target:
-                _store(memory, target, state, diff=diff)
-                with _told("Cannot perform sync_all on the memory backing file"):
-                    target.commit()
-                with _told("Cannot perform sync_all on the snapshot backing file"):
-                    state.commit()
+            with _told("Cannot perform sync_all on the snapshot backing file"):
+                state.commit()
+
+
+def _check_can_be_saved(vmm: Vmm) -> None:
+    if vmm.state is not InstanceState.PAUSED:
+        raise Fault(f"Cannot save the microVM state: {_RUNNING}", Area.CREATE_SNAPSHOT)
+    if unsaved := [drive.config.drive_id for drive in vmm.resources.drives if drive.is_vhost_user]:
+        devices = ", ".join(f"vhost-user-block(id: {name})" for name in unsaved)
+        raise Fault(f"Cannot save the microVM state: {_UNSAVED}{devices}", Area.CREATE_SNAPSHOT)
 
 
 def _state(vmm: Vmm) -> bytes:
@@ -51,10 +61,11 @@ def _state(vmm: Vmm) -> bytes:
     try:
         saved = SavedMachine(
             qemu_version=traits.qemu_version,
-            accelerator="tcg",
+            accelerator=traits.accelerator,
             acpi=traits.acpi,
             saved_at_ns=time.time_ns(),
             tsc_khz=traits.tsc_khz,
+            random_address=traits.random_address,
             next_host_port=vsock.next_host_port if vsock else None,
             config=vmm.resources.describe(),
             devices=vmm.guest.save_devices(),

@@ -6,15 +6,10 @@ import os
 import time
 
 from firkin.engine.qmp import TIMEOUT_S, Qmp
-from firkin.engine.snapshot.saved import SavedMachine
 from firkin.errors import EngineError
 
 _SIZE_LIMIT = 64 << 20  # a busy guest with many devices has one or two hundred kilobytes
 _POLL_S = 0.0005
-
-
-class WrongQemu(EngineError):
-    """The state was written by another QEMU."""
 
 
 def save(qmp: Qmp) -> bytes:
@@ -45,19 +40,16 @@ def save(qmp: Qmp) -> bytes:
         os.close(fd)
 
 
-def load(qmp: Qmp, saved: SavedMachine) -> None:
+def load(qmp: Qmp, devices: bytes) -> None:
     """Put the state into a QEMU that waits for it; it stays stopped.
 
     Raises:
-        WrongQemu: before anything was read.
         EngineError: QEMU does not take it, and ends.
         OSError: memory is short.
     """
-    if qmp.version != saved.qemu_version:
-        raise WrongQemu(f"the snapshot was made with QEMU {saved.qemu_version}, and this is {qmp.version}")
     fd = os.memfd_create("devices", os.MFD_CLOEXEC)
     try:
-        os.pwrite(fd, saved.devices, 0)
+        os.pwrite(fd, devices, 0)
         qmp.execute("getfd", fd=fd, fdname="devices")
     finally:
         os.close(fd)

@@ -8,12 +8,15 @@ import stat
 from types import TracebackType
 from typing import Self
 
+_MODE = os.O_RDWR | os.O_CLOEXEC
+
 
 class Draft:
     """A new file beside `path`, open as `fd`, that takes its place when `commit` is called; without, nothing changed.
 
     Whoever has the old file open or mapped keeps it as it was. Links are followed, and the new file has the old one's
-    mode and owner. Written in place is what is no regular file, since it cannot be replaced, and what is asked to be.
+    mode and owner. Written in place is what is asked to be, and what cannot be replaced: no regular file, or one in a
+    folder that is not ours.
     """
 
     def __init__(self, path: str, *, in_place: bool = False) -> None:
@@ -22,18 +25,18 @@ class Draft:
         self._old = _stat(self._path)
         self._regular = self._old is None or stat.S_ISREG(self._old.st_mode)
         self._name: str | None = None
-        self.in_place = self._old is not None and (in_place or not self._regular)
-        if self.in_place:
-            self.fd = os.open(self._path, os.O_RDWR | os.O_CLOEXEC)
-            return
-        folder, name = os.path.split(self._path)
-        # Cut, so that a name of the longest allowed length still works.
-        self._name = f"{folder}/.{name[:100]}.{os.urandom(6).hex()}"
-        self.fd = os.open(self._name, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+        if self._old is None or (self._regular and not in_place):
+            self.fd = self._open_new()
+        else:
+            self.fd = os.open(self._path, _MODE)
+        self.in_place = self._name is None
 
     def withdraw_old(self) -> None:
-        """Remove what stands in the place now, ahead of `commit`. Raises: OSError."""
-        if self._name is not None and self._old is not None:
+        """Take away what stands there now, ahead of `commit`; of a file in place, its content. Raises: OSError."""
+        if self.in_place:
+            if self._regular:
+                os.ftruncate(self.fd, 0)
+        elif self._old is not None:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(self._path)  # noqa: PTH108 - pathlib costs start-up time
 
@@ -48,6 +51,19 @@ class Draft:
         if self._name is not None:
             os.replace(self._name, self._path)  # noqa: PTH105 - as above
             self._name = None
+
+    def _open_new(self) -> int:
+        folder, name = os.path.split(self._path)
+        # Cut, so that a name of the longest allowed length still works.
+        new = f"{folder}/.{name[:100]}.{os.urandom(6).hex()}"
+        try:
+            fd = os.open(new, _MODE | os.O_CREAT | os.O_EXCL, 0o666)
+        except PermissionError:
+            if self._old is None:
+                raise
+            return os.open(self._path, _MODE)
+        self._name = new
+        return fd
 
     def __enter__(self) -> Self:
         return self

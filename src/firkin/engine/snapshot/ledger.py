@@ -15,6 +15,11 @@ class Ledger:
     def __init__(self, pages: int) -> None:
         self._seen = array("q", bytes(8 * pages))  # 0: never
 
+    def note(self, first_page: int, data: bytes) -> None:
+        """Take down what the pages hold."""
+        for _ in self.changed(first_page, data):
+            pass
+
     def changed(self, first_page: int, data: bytes) -> Iterator[Extent]:
         """Runs of pages in `data`, as byte offsets in it, that differ from what was noted; what they hold is noted."""
         start = None

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import socket
 import stat
 import time
 from collections.abc import Iterator
@@ -13,19 +12,18 @@ from contextlib import contextmanager
 import msgspec
 
 from firkin.engine.faults import Area, Fault, os_text
-from firkin.engine.machine import Launch, Machine, restore
-from firkin.engine.resources import Resources
+from firkin.engine.launch import Launch, restore
+from firkin.engine.machine import Machine
 from firkin.engine.snapshot import clock
 from firkin.engine.snapshot import format as state_file
-from firkin.engine.snapshot.memory import ForkedMemory
+from firkin.engine.snapshot.memory import ForkedMemory, GuestMemory
 from firkin.engine.snapshot.saved import SavedMachine
+from firkin.engine.vmm import Vmm
 from firkin.errors import FirkinError
 from firkin.fcapi.config import VmConfig
 from firkin.fcapi.machine import HugePages
 from firkin.fcapi.snapshot import MemBackend, MemBackendType, SnapshotLoad
 
-BOTH_MEMORIES = "too many fields: either `mem_backend` or `mem_file_path` exclusively is required"
-NO_MEMORY = "missing field: either `mem_backend` or `mem_file_path` is required"
 _FROM_FILE = "Failed to load guest memory: Error creating guest memory from file: "
 _FROM_UFFD = "Failed to load guest memory: Error creating guest memory from uffd: "
 _PAST_END = (
@@ -47,11 +45,11 @@ class LoadFailed(Fault):
         super().__init__(f"Failed to restore from snapshot: {text}", Area.LOAD_SNAPSHOT)
 
 
-def load(launch: Launch, body: SnapshotLoad, backend: MemBackend) -> Machine:
+def load(launch: Launch, vmm: Vmm, body: SnapshotLoad) -> Machine:
     """The machine of a snapshot, paused. Raises: LoadFailed."""
     saved = read_state(body)
-    memory = open_memory(backend, saved)
-    configure(launch.resources, saved)
+    memory = open_memory(mem_backend(body), saved)
+    configure(vmm, saved)
     if body.clock_realtime:
         saved = at_present(saved)
     try:
@@ -61,13 +59,9 @@ def load(launch: Launch, body: SnapshotLoad, backend: MemBackend) -> Machine:
 
 
 def mem_backend(body: SnapshotLoad) -> MemBackend:
-    """Where memory is. Raises: Fault, when the body says it twice or not at all."""
-    if (body.mem_backend is None) == (body.mem_file_path is None):
-        what = NO_MEMORY if body.mem_backend is None else BOTH_MEMORIES
-        raise Fault(f"An error occurred when deserializing the json body of a request: {what}.")
-    if body.mem_backend is not None:
-        return body.mem_backend
-    return MemBackend(backend_path=body.mem_file_path or "", backend_type=MemBackendType.FILE)
+    """Where memory is, by the new name or the old."""
+    old = MemBackend(backend_path=body.mem_file_path or "", backend_type=MemBackendType.FILE)
+    return body.mem_backend or old
 
 
 def read_state(body: SnapshotLoad) -> SavedMachine:
@@ -107,10 +101,10 @@ def override(config: VmConfig, body: SnapshotLoad) -> VmConfig:
     return msgspec.structs.replace(config, network_interfaces=tuple(nics.values()), vsock=vsock, machine_config=machine)
 
 
-def open_memory(backend: MemBackend, saved: SavedMachine) -> ForkedMemory:
-    """The memory file, checked to be large enough. Raises: LoadFailed."""
+def open_memory(backend: MemBackend, saved: SavedMachine) -> GuestMemory:
+    """The memory file, checked to be large enough, or what a handler fills in. Raises: LoadFailed."""
     if backend.backend_type is MemBackendType.UFFD:
-        raise LoadFailed(_FROM_UFFD + _uffd_refusal(backend.backend_path))
+        return _handled(backend.backend_path, saved)
     if saved.config.machine_config.huge_pages is HugePages.HUGETLBFS_2M:
         raise LoadFailed(_FROM_FILE + _HUGE)
     try:
@@ -123,11 +117,15 @@ def open_memory(backend: MemBackend, saved: SavedMachine) -> ForkedMemory:
     return ForkedMemory(fd, saved.memory_size, track=saved.config.machine_config.track_dirty_pages)
 
 
-def configure(resources: Resources, saved: SavedMachine) -> None:
+def configure(vmm: Vmm, saved: SavedMachine) -> None:
     """Open disks, taps and socket. Raises: LoadFailed."""
-    config = saved.config
+    config, resources = saved.config, vmm.resources
     with _told("Failed to build microVM from snapshot: ", ""):
         resources.put_machine(config.machine_config)
+        if config.balloon is not None:
+            resources.put_balloon(config.balloon)
+        if config.entropy is not None:
+            resources.put_entropy(config.entropy)
     resources.restored_boot = config.boot_source
     for drive in config.drives:
         with _told(_DEVICES + _BLOCK[0], _BLOCK[1]):
@@ -138,6 +136,11 @@ def configure(resources: Resources, saved: SavedMachine) -> None:
     if config.vsock is not None:
         with _told(_DEVICES + _VSOCK[0], _VSOCK[1]):
             resources.put_vsock(config.vsock, next_host_port=saved.next_host_port)
+    if config.mmds_config is not None:
+        vmm.metadata()  # empty: data is not the snapshot's to keep
+        if config.mmds_config.network_interfaces:
+            with _told(_DEVICES + "MmdsConfig: ", ""):
+                vmm.put_mmds_config(config.mmds_config)
 
 
 def at_present(saved: SavedMachine) -> SavedMachine:
@@ -158,13 +161,17 @@ def _open_regular(path: str) -> int:
     return fd
 
 
-def _uffd_refusal(path: str) -> str:
-    with socket.socket(socket.AF_UNIX) as handler:
-        try:
-            handler.connect(path)
-        except OSError as error:
-            return f"Failed to connect to UDS Unix stream: {os_text(error)}"
-    return "a page fault handler cannot serve the memory of an emulated guest. Please use the File backend."
+def _handled(path: str, saved: SavedMachine) -> GuestMemory:
+    from firkin.engine.snapshot.uffd import HandledMemory, HandlerFailed
+
+    config = saved.config.machine_config
+    huge = config.huge_pages is HugePages.HUGETLBFS_2M
+    try:
+        return HandledMemory(saved.memory_size, path, huge_pages=huge, track=config.track_dirty_pages)
+    except HandlerFailed as error:
+        raise LoadFailed(f"{_FROM_UFFD}{error.what}: {os_text(error)}") from error
+    except OSError as error:
+        raise LoadFailed(f"{_FROM_UFFD}Failed to restore guest memory: {os_text(error)}") from error
 
 
 @contextmanager

@@ -9,9 +9,12 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import signal
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 
+from firkin.engine.exits import ignoring
+from firkin.engine.snapshot import reseed
 from firkin.engine.snapshot.ledger import Ledger
 from firkin.engine.snapshot.pagemap import ENTRY_SIZE, PAGE_SIZE, own_pages
 from firkin.engine.snapshot.sparse import Extent, copy, data_extents, write_all
@@ -34,6 +37,14 @@ class GuestMemory(ABC):
         self._ledger = Ledger(size // PAGE_SIZE) if track else None
 
     @abstractmethod
+    def attach(self, pid: int, address: int) -> None:
+        """Tell where process `pid` has it mapped. Raises: OSError."""
+
+    @abstractmethod
+    def reseed(self, address: int) -> bool:
+        """Renew the random numbers of the guest's kernel; whether they were there. Raises: OSError."""
+
+    @abstractmethod
     def save_all(self, target: int) -> None:
         """Write all that is in use into the file `target`. Raises: OSError."""
 
@@ -48,6 +59,12 @@ class GuestMemory(ABC):
 
     def close(self) -> None:
         os.close(self.fd)
+
+    def _note_all(self) -> None:
+        """Count what the guest's memory holds as known to a snapshot."""
+        if self._ledger is not None:
+            for at, data in self._pieces():
+                self._ledger.note(at // PAGE_SIZE, data)
 
     @abstractmethod
     def _extents(self) -> Iterator[Extent]:
@@ -76,7 +93,8 @@ class OwnMemory(GuestMemory):
         flags = os.MFD_HUGETLB | _MFD_HUGE_2MB if huge_pages else 0
         fd = os.memfd_create("guest-memory", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING | flags)
         try:
-            os.ftruncate(fd, size)
+            with ignoring(signal.SIGXFSZ):
+                os.ftruncate(fd, size)
             # Whoever runs the guest can neither cut it off under us nor make it larger.
             fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL)
         except OSError:
@@ -84,12 +102,15 @@ class OwnMemory(GuestMemory):
             raise
         super().__init__(fd, size, track=track)
 
+    def attach(self, pid: int, address: int) -> None:
+        """Not needed: it is read where it was made."""
+
+    def reseed(self, address: int) -> bool:
+        return address < self.size and reseed.reseed(self.fd, address)
+
     def save_all(self, target: int) -> None:
         copy(self.fd, target, self._extents())
-        if self._ledger is not None:
-            for at, data in self._pieces():
-                for _ in self._ledger.changed(at // PAGE_SIZE, data):
-                    pass
+        self._note_all()
 
     def _extents(self) -> Iterator[Extent]:
         return data_extents(self.fd, self.size)
@@ -109,18 +130,18 @@ class ForkedMemory(GuestMemory):
         self._memory = self._pagemap = -1
 
     def attach(self, pid: int, address: int) -> None:
-        """Tell where process `pid` has it mapped. Raises: OSError."""
         self._address = address
-        self._memory = os.open(f"/proc/{pid}/mem", os.O_RDONLY | os.O_CLOEXEC)
+        self._memory = os.open(f"/proc/{pid}/mem", os.O_RDWR | os.O_CLOEXEC)
         self._pagemap = os.open(f"/proc/{pid}/pagemap", os.O_RDONLY | os.O_CLOEXEC)
+
+    def reseed(self, address: int) -> bool:
+        return address < self.size and reseed.reseed(self._memory, self._address + address)
 
     def save_all(self, target: int) -> None:
         copy(self.fd, target, data_extents(self.fd, self.size))
         for at, data in self._pieces():
             write_all(target, data, at)
-            if self._ledger is not None:
-                for _ in self._ledger.changed(at // PAGE_SIZE, data):
-                    pass
+        self._note_all()
 
     def close(self) -> None:
         for fd in (self.fd, self._memory, self._pagemap):

@@ -6,6 +6,7 @@ from typing import Annotated, NamedTuple
 
 import msgspec
 
+from firkin.engine.accel import Accel
 from firkin.fcapi.config import VmConfig
 
 Positive = Annotated[int, msgspec.Meta(gt=0)]
@@ -15,8 +16,10 @@ class Traits(NamedTuple):
     """What a snapshot has to remember of how a machine came to be."""
 
     acpi: bool
+    accelerator: Accel
     tsc_khz: int | None
     qemu_version: str
+    random_address: int | None  # see reseed
 
 
 class SavedMachine(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -26,10 +29,11 @@ class SavedMachine(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     """
 
     qemu_version: str
-    accelerator: str
+    accelerator: Accel
     acpi: bool
     saved_at_ns: Positive  # the host's wall clock
     tsc_khz: Positive | None
+    random_address: Annotated[int, msgspec.Meta(ge=0)] | None
     next_host_port: int | None  # of the vsock device
     config: VmConfig
     devices: bytes

@@ -6,11 +6,11 @@ import socket
 import time
 from functools import partial
 
+from firkin.engine.vhost.reactor import ENDED, GONE, READ, WRITE, Reactor
 from firkin.engine.vsock import greeting, streams
 from firkin.engine.vsock.clock import RunClock
 from firkin.engine.vsock.connection import Connection, Stream
 from firkin.engine.vsock.muxer import MAX_CONNECTIONS, Muxer
-from firkin.engine.vsock.reactor import ENDED, GONE, READ, WRITE, Reactor
 from firkin.engine.vsock.streams import HostStream
 
 ACCEPT_BATCH = 32
@@ -34,6 +34,10 @@ class Doorway:
     def open(self) -> None:
         self._muted_until_s = None
         self._reactor.add(self._listener.fileno(), READ, self._on_listener)
+
+    def open_in(self, delay_s: float) -> None:
+        """Let those who knock wait a little longer."""
+        self._muted_until_s = time.monotonic() + delay_s
 
     def shut(self) -> None:
         self._muted_until_s = None

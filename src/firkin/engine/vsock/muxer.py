@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from firkin.engine.vsock import packet
 from firkin.engine.vsock.connection import SMALL_BUFFER, Connection, State, Stream
@@ -22,6 +23,20 @@ REDIAL_INTERVAL_S = 0.01
 FIRST_HOST_PORT = 1 << 30
 _HOST_PORTS = 1 << 30
 
+
+@dataclass(slots=True)
+class Counters:
+    """Totals since the start, by the names of the metrics' `vsock` group: received is what the guest receives."""
+
+    rx_packets_count: int = 0
+    rx_bytes_count: int = 0
+    tx_packets_count: int = 0
+    tx_bytes_count: int = 0
+    conns_added: int = 0
+    conns_killed: int = 0  # of those removed: reset by us, or out of time
+    conns_removed: int = 0
+
+
 Dial = Callable[[Connection], Stream | None]
 
 
@@ -35,6 +50,7 @@ class Muxer:
     def __init__(self, guest_cid: int, dial: Dial, *, next_host_port: int = FIRST_HOST_PORT) -> None:
         self.guest_cid = guest_cid
         self.next_host_port = next_host_port
+        self.counters = Counters()
         self._dial = dial
         self._connections: dict[tuple[int, int], Connection] = {}
         self._host_ports: dict[int, int] = {}  # how many connections use a port
@@ -96,6 +112,8 @@ class Muxer:
 
     def receive(self, header: Header, payload: bytes, now_s: float) -> None:
         """Take one packet of the guest; whatever it says, the answer is a packet or silence."""
+        self.counters.tx_packets_count += 1
+        self.counters.tx_bytes_count += len(payload)
         if header.src_cid != self.guest_cid or header.dst_cid != HOST_CID:
             return  # not from this guest, or not for this host
         key = (header.dst_port, header.src_port)
@@ -138,6 +156,13 @@ class Muxer:
 
     def next_packet(self, now_s: float) -> Packet | None:
         """Resets first, then connections in turn. None when nobody has anything to say."""
+        found = self._next_packet(now_s)
+        if found is not None:
+            self.counters.rx_packets_count += 1
+            self.counters.rx_bytes_count += len(found.payload)
+        return found
+
+    def _next_packet(self, now_s: float) -> Packet | None:
         if self._resets:
             key = next(iter(self._resets))
             del self._resets[key]
@@ -203,6 +228,7 @@ class Muxer:
         return LARGE_BUFFER if len(self) < LARGE_BUFFERS else SMALL_BUFFER
 
     def _add(self, connection: Connection) -> None:
+        self.counters.conns_added += 1
         self._connections[connection.host_port, connection.guest_port] = connection
         self._host_ports[connection.host_port] = self._host_ports.get(connection.host_port, 0) + 1
 
@@ -218,6 +244,8 @@ class Muxer:
         key = (connection.host_port, connection.guest_port)
         if self._connections.pop(key, None) is None:
             return
+        self.counters.conns_removed += 1
+        self.counters.conns_killed += connection.state is State.RESET
         self._host_ports[connection.host_port] -= 1
         if not self._host_ports[connection.host_port]:
             del self._host_ports[connection.host_port]

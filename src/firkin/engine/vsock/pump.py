@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from firkin.engine.vhost.memory import Memory, RingBroken, cut, gather, scatter
+from firkin.engine.vhost.ring import Batch, Chain, SplitRing
+from firkin.engine.vhost.vring import RX, TX, Vring
 from firkin.engine.vsock import packet
-from firkin.engine.vsock.memory import Memory, RingBroken, cut, gather, scatter
 from firkin.engine.vsock.muxer import Muxer
 from firkin.engine.vsock.packet import HEADER_SIZE, MalformedPacket, Packet
-from firkin.engine.vsock.ring import Batch, Chain, SplitRing
-from firkin.engine.vsock.vring import RX, TX, Vring
 
 TX_BATCH = 32
 RX_BATCH = 64

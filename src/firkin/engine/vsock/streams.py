@@ -8,7 +8,7 @@ import select
 import socket
 from contextlib import suppress
 
-from firkin.engine.vsock.reactor import EDGE, READ, WRITE, Handler, Reactor
+from firkin.engine.vhost.reactor import EDGE, READ, WRITE, Handler, Reactor
 
 MAX_PATH_SIZE = 107
 BACKLOG = 128

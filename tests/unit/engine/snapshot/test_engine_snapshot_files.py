@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -76,3 +78,39 @@ def test_a_device_is_written_not_replaced() -> None:
 def test_what_cannot_be_opened(path: str, tmp_path: Path) -> None:
     with pytest.raises(OSError, match=r"No such file|Is a directory"):
         Draft(str(tmp_path / path))
+
+
+def test_in_a_folder_of_somebody_else_a_file_of_ours_is_written_in_place(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_text("old and longer")
+    inode = path.stat().st_ino
+    with unprivileged(tmp_path, path):
+        with Draft(str(path)) as draft:
+            draft.withdraw_old()
+            os.write(draft.fd, b"new")
+            draft.commit()
+        with pytest.raises(PermissionError):
+            Draft(str(tmp_path / "another"))
+    assert (path.read_text(), path.stat().st_ino) == ("new", inode)
+
+
+@contextmanager
+def unprivileged(folder: Path, path: Path) -> Iterator[None]:
+    """As a user who may write `path`, but not the folder it is in."""
+    if os.geteuid() != 0:
+        folder.chmod(0o555)
+        yield
+        folder.chmod(0o755)
+        return
+    path.chmod(0o666)
+    closed = {each: mode for each in folder.parents if (mode := each.stat().st_mode) & 0o011 != 0o011}
+    for each, mode in closed.items():
+        each.chmod(mode | 0o011)
+    folder.chmod(0o755)
+    os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+        for each, mode in closed.items():
+            each.chmod(mode)

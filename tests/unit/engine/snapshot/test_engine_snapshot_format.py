@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from firkin.engine.accel import Accel
 from firkin.engine.snapshot import format as state_file
 from firkin.engine.snapshot.crc64 import crc64
 from firkin.engine.snapshot.saved import SavedMachine
@@ -18,10 +19,11 @@ from firkin.fcapi.config import VmConfig
 
 SAVED = SavedMachine(
     qemu_version="7.2.22",
-    accelerator="tcg",
+    accelerator=Accel.TCG,
     acpi=False,
     saved_at_ns=1,
     tsc_khz=None,
+    random_address=None,
     next_host_port=None,
     config=VmConfig(drives=(), boot_source=BootSource(kernel_image_path="vmlinux")),
     devices=b"state" * 1000,

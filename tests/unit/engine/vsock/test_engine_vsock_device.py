@@ -1,22 +1,15 @@
-"""What the engine sees of the device before there is a guest, and the filter's program."""
+"""What the engine sees of the device before there is a guest."""
 
 from __future__ import annotations
 
 import errno
-import os
-import socket
-import struct
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
-from firkin.engine.vsock import VsockDevice, seccomp
+from firkin.engine.vsock import VsockDevice
 from firkin.engine.vsock.clock import RunClock
-from firkin.errors import EngineError
-
-ALLOW, NOTIFY = 0x7FFF0000, 0x7FC00000
-X86_64, ARM64 = 0xC000003E, 0xC00000B7
 
 
 @pytest.fixture
@@ -55,8 +48,7 @@ def test_longest_path_works(in_tmp: Path) -> None:
 
 def test_arguments_name_the_inherited_descriptor(in_tmp: Path) -> None:
     device = VsockDevice(42, "v.sock")
-    (fd,) = device.inherited_fds()
-    assert device.qemu_args() == ["-device", f"vhost-vsock-device,guest-cid=42,vhostfd={fd}"]
+    assert device.qemu_args() == ["-device", f"vhost-vsock-device,guest-cid=42,vhostfd={device.trapped_fds[0]}"]
     device.close()
 
 
@@ -73,73 +65,6 @@ def test_host_ports_go_on_from_a_snapshots(in_tmp: Path) -> None:
     assert (first.next_host_port, second.next_host_port) == (1 << 30, (1 << 30) + 9)
     first.close()
     second.close()
-
-
-def test_child_that_dies_early_is_reported(in_tmp: Path) -> None:
-    device = VsockDevice(3, "v.sock")
-    with pytest.raises(EngineError, match="ended before"):
-        device.attach(os.getpid())
-    device.close()
-
-
-def verdict(program: bytes, **data: int) -> int:
-    """Run a filter on one system call, as the kernel would."""
-    call = struct.pack(
-        "<iIQ6Q", data["nr"], data["arch"], 0, data.get("fd", 7), data.get("request", 0x4008AF00), 0, 0, 0, 0
-    )
-    accumulator, at = 0, 0
-    while True:
-        code, jump_true, jump_false, value = struct.unpack_from("<HBBI", program, 8 * at)
-        at += 1
-        if code == 0x20:
-            accumulator = struct.unpack_from("<I", call, value)[0]
-        elif code == 0x54:
-            accumulator &= value
-        elif code == 0x15:
-            at += jump_true if accumulator == value else jump_false
-        else:
-            assert code == 0x06
-            return int(value)
-
-
-@pytest.mark.parametrize(
-    ("call", "expected"),
-    [
-        ({"nr": 16, "arch": X86_64}, NOTIFY),
-        ({"nr": 16, "arch": X86_64, "request": 0xAF01}, NOTIFY),
-        ({"nr": 16, "arch": X86_64, "request": 0x5413}, ALLOW),
-        ({"nr": 16, "arch": X86_64, "fd": 8}, ALLOW),
-        ({"nr": 1, "arch": X86_64}, ALLOW),
-        ({"nr": 16, "arch": ARM64}, ALLOW),
-    ],
-)
-def test_filter_traps_vhost_ioctls_on_its_descriptor_only(call: dict[str, int], expected: int) -> None:
-    assert verdict(seccomp.build_filter(7, 0xAF), **call) == expected
-
-
-def test_descriptor_passes_between_processes() -> None:
-    one, other = socket.socketpair()
-    with one, other:
-        seccomp.send_fd(one, 0)
-        fd = seccomp.receive_fd(other)
-        assert fd is not None
-        assert os.fstat(fd).st_ino == os.fstat(0).st_ino
-        os.close(fd)
-        one.close()
-        assert seccomp.receive_fd(other) is None
-
-
-def test_only_eventfds_become_doorbells() -> None:
-    pidfd = os.pidfd_open(os.getpid())
-    bell = os.eventfd(0)
-    copy = seccomp.fetch_eventfd(pidfd, bell)
-    assert not os.get_blocking(copy)
-    with pytest.raises(OSError, match="not an eventfd"):
-        seccomp.fetch_eventfd(pidfd, pidfd)
-    with pytest.raises(OSError, match="Bad file descriptor"):
-        seccomp.fetch_eventfd(pidfd, 9999)
-    for fd in (copy, bell, pidfd):
-        os.close(fd)
 
 
 def test_clock_stands_still_while_stopped() -> None:

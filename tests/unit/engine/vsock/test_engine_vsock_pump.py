@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import pytest
-from vsock_fakes import BUFFERS, NEXT, WRITE, FakeDriver, FakeMemory, FakeStream
+from ring_fakes import BUFFERS, NEXT, WRITE, FakeDriver, FakeMemory
+from vsock_fakes import FakeStream
 
+from firkin.engine.vhost.memory import RingBroken
+from firkin.engine.vhost.ring import EVENT_IDX, SplitRing
+from firkin.engine.vhost.vring import RX, TX, Vring
 from firkin.engine.vsock import packet
-from firkin.engine.vsock.memory import RingBroken
 from firkin.engine.vsock.muxer import MAX_RESETS, Muxer
 from firkin.engine.vsock.packet import HEADER_SIZE, Header
 from firkin.engine.vsock.pump import Pump
-from firkin.engine.vsock.ring import EVENT_IDX, SplitRing
-from firkin.engine.vsock.vring import RX, TX, Vring
 
 
 class Guest:

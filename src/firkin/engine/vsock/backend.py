@@ -1,0 +1,101 @@
+"""The working half of a vsock device: QEMU's rings on one side, the host's sockets on the other."""
+
+from __future__ import annotations
+
+import os
+import socket
+
+from firkin.engine.vhost.backend import RingBackend
+from firkin.engine.vhost.service import Surroundings
+from firkin.engine.vsock.clock import RunClock
+from firkin.engine.vsock.control import VsockControl
+from firkin.engine.vsock.doorway import Doorway
+from firkin.engine.vsock.muxer import FIRST_HOST_PORT, Muxer
+from firkin.engine.vsock.pump import Pump
+
+# A restored guest's driver resets every connection once it is told that its transport is new, which is a few
+# milliseconds after it runs. Who knocks before that waits, or it would be let in only to be thrown out.
+SETTLE_S = 0.02
+
+
+class VsockBackend(RingBackend):
+    """Lives in the service's thread."""
+
+    def __init__(
+        self,
+        surroundings: Surroundings,
+        listener: socket.socket,
+        *,
+        uds_path: str,
+        guest_cid: int,
+        first_port: int | None,
+    ) -> None:
+        """Takes over `listener`."""
+        super().__init__(surroundings.reactor)
+        self._clock = RunClock()
+        self._doorway = Doorway(self.reactor, self._clock, listener, uds_path)
+        self._random_port = first_port is None
+        self.muxer = Muxer(guest_cid, self._doorway.dial, next_host_port=first_port or FIRST_HOST_PORT)
+        self._doorway.muxer = self.muxer
+        self.control: VsockControl = VsockControl(
+            surroundings.memory, surroundings.fetch_eventfd, self, guest_cid=guest_cid
+        )
+        self._pump = Pump(surroundings.memory, self.control.vrings, self.muxer)
+        self._last_session: object = None
+
+    def serve(self) -> bool:
+        now_s = self._clock.now_s()
+        self.muxer.tick(now_s)
+        return self._pump.run_once(now_s)
+
+    def kicked(self, index: int) -> None:
+        self._pump.kicked(index)
+
+    def patience_s(self) -> float | None:
+        waits_s = [self._doorway.tick()]
+        tick_s = self.muxer.next_tick_s() if self.serving else None
+        if tick_s is not None:
+            waits_s.append(max(0.0, tick_s - self._clock.now_s()))
+        return min((wait_s for wait_s in waits_s if wait_s is not None), default=None)
+
+    def close(self) -> None:
+        self.muxer.close()
+        self._doorway.close()
+        self.control.close()
+
+    def begin(self) -> None:
+        """Go on where a pause left off, or forget what an earlier life of the driver knew."""
+        self.muxer.guest_cid = self.control.guest_cid
+        resumes = self._session() == self._last_session
+        if not resumes:
+            self._pump.forget()
+            self.muxer.reset()
+        self._choose_ports()
+        self._clock.start()
+        self._doorway.refusing = False
+        if not resumes and self._is_restored():
+            self._doorway.open_in(SETTLE_S)
+        else:
+            self._doorway.open()
+
+    def end(self) -> None:
+        self._last_session = self._session() if self.fault is None else None
+        self._clock.stop()
+        self._doorway.shut()
+
+    def broken(self) -> None:
+        self._doorway.refusing = True
+        self.muxer.reset()
+
+    def _session(self) -> object:
+        """Equal before and after a pause; a driver that starts anew has its rings elsewhere or at their beginning."""
+        return tuple((vring.ring_layout(), vring.base) for vring in self.control.vrings), self.control.features
+
+    def _is_restored(self) -> bool:
+        return any(vring.base for vring in self.control.vrings)
+
+    def _choose_ports(self) -> None:
+        """A restored guest may still hold connections from its earlier life: stay clear of their ports."""
+        if self._random_port and self._is_restored():
+            self.muxer.next_host_port = FIRST_HOST_PORT + int.from_bytes(os.urandom(3), "little") * 64
+        self._random_port = False

@@ -1,0 +1,1 @@
+"""A black-box suite for every VMM that speaks Firecracker's API."""
