@@ -146,7 +146,9 @@ def test_only_the_runtime_of_the_host_is_in_sight(jail: Jail) -> None:
         system = {"usr", "lib", "lib64", "etc", "proc", "vmlinux", "initrd"}
         assert {path.name for path in inside.iterdir()} <= UPSTREAMS | system | runtime
         assert [path.name for path in (inside / "etc").iterdir()] == ["ld.so.cache"]
-        for path in ("etc/shadow", "home", "var", "tmp", "sys", "root/.bashrc", str(Path(__file__)).lstrip("/")):
+        # The checkout may lie in one of the first three: then nothing but the way to it is there.
+        hidden = {"home", "var", "tmp"} - runtime
+        for path in (*hidden, "etc/shadow", "sys", "root/.bashrc", str(Path(__file__)).lstrip("/")):
             assert not (inside / path).exists(), path
         lines = [line.split() for line in Path(f"/proc/{jail.pid}/mountinfo").read_text().splitlines()]
         for fields in lines:
