@@ -105,8 +105,11 @@ class Pump:
     def patience_s(self) -> float | None:
         """How long to wait for events: until a limit or the metadata service lets something happen."""
         now_s = self._clock()
-        waits_s = [until_s - now_s for until_s in self._blocked_until_s if until_s]
-        if self._stack is not None and (tick_s := self._stack.next_tick_s()) is not None:
+        # A ring that waits for a kick has nothing to wake up for, nor has a stack that is not asked.
+        blocked = zip(self._blocked_until_s, self._ready, strict=True)
+        waits_s = [until_s - now_s for until_s, ready in blocked if until_s and ready]
+        polled = self._stack if len(self._waiting) < BATCH else None
+        if polled is not None and (tick_s := polled.next_tick_s()) is not None:
             waits_s.append(tick_s - now_s)
         return max(0.0, min(waits_s)) if waits_s else None
 

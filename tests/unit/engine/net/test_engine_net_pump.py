@@ -43,6 +43,7 @@ class Stack:
     def __init__(self) -> None:
         self.taken: list[bytes] = []
         self.answers: list[bytes] = []
+        self.tick_s: float | None = None
 
     def detour(self, data: memoryview, *, partial_checksum: bool) -> bool:
         if bytes(data[14:18]) != b"mmds":
@@ -55,7 +56,7 @@ class Stack:
         return answers
 
     def next_tick_s(self) -> float | None:
-        return None
+        return self.tick_s
 
 
 class Guest:
@@ -271,6 +272,34 @@ def test_metadata_passes_every_limit_and_never_the_tap() -> None:
     assert guest.received() == [frame(b"first"), frame(b"mmds!")]
     assert guest.on_the_wire() == [frame(b"first")]
     guest.close()
+
+
+def test_an_expired_limit_of_a_guest_without_buffers_wakes_nobody() -> None:
+    guest = Guest(rx=bytes_a_second(1))
+    guest.offers(200)
+    guest.gets(frame(b"one"))
+    guest.gets(frame(b"two"))
+    guest.run()
+    guest.stack.answers.append(frame(b"mmds!"))
+    guest.run()
+    guest.clock.now += 1000
+    guest.run()
+    assert guest.pump.patience_s() is None
+    guest.offers(200, count=2)
+    guest.run()
+    assert guest.received() == [frame(b"one"), frame(b"mmds!"), frame(b"two")]
+    guest.close()
+
+
+def test_a_stack_that_is_not_asked_wakes_nobody(guest: Guest) -> None:
+    guest.stack.answers = [frame(b"mmds!")] * 64
+    guest.stack.tick_s = 1.0  # long past
+    guest.run()
+    assert guest.pump.patience_s() is None
+    guest.offers(100, count=8)
+    guest.run()
+    assert guest.received() == [frame(b"mmds!")] * 8
+    assert guest.pump.patience_s() == 0
 
 
 @given(st.binary(min_size=64, max_size=512), st.integers(0, 65535), st.integers(0, 65535))
