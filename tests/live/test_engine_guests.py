@@ -65,7 +65,7 @@ def test_the_boot_timer_hears_one_write(tmp_path: Path, initrd: Path) -> None:
         said = guest.vmm.expect("Guest-boot-time = ") + guest.vmm.expect(" CPU ms")
         assert re.search(r"Guest-boot-time = [ \d]{6,} us \d+ ms, [ \d]{6,} CPU us \d+ CPU ms", said)
         guest.shell.run("for i in $(seq 100); do devmem 0xc0000000 8 123; done")
-        assert guest.vmm.output.count(b"Guest-boot-time") <= 1
+        assert b"Guest-boot-time" not in guest.vmm.output  # which begins with this command
 
 
 def test_a_bzimage_boots(tmp_path: Path, initrd: Path) -> None:

@@ -81,7 +81,7 @@ def test_who_connects_at_once_to_a_restored_guest_is_seldom_thrown_out_again(sav
             machine.load(later, **elsewhere(tmp_path, name))
             served += vsock_echo(tmp_path / name, b"at once") == b"at once"
     # Where the host has little time for the guest, its driver may come to it late; without a wait it mostly does.
-    assert served >= 3
+    assert served >= 5
 
 
 def test_a_restored_guest_is_paused_unless_it_is_to_go_on(saved: Snapshot, tmp_path: Path) -> None:
