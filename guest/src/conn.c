@@ -137,7 +137,7 @@ static void on_hello(struct conn *conn, const struct frame *frame)
         return;
     }
     if (lowest > PROTOCOL_VERSION || highest < PROTOCOL_VERSION) {
-        refuse(conn, ERROR_VERSION, "this agent speaks version 1");
+        refuse(conn, ERROR_VERSION, "this agent speaks version 2");
         return;
     }
     conn->greeted = true;

@@ -11,7 +11,7 @@ enum {
     FRAME_HEADER = 12,
     FRAME_MAX_PAYLOAD = 65536,
     HELLO_MAGIC = 0x4e494b46,
-    PROTOCOL_VERSION = 1,
+    PROTOCOL_VERSION = 2,
     STDIN_WINDOW = 65536, /* bytes of stdin that the agent holds for a stream */
 };
 
@@ -32,11 +32,17 @@ enum frame_type {
     FRAME_SYNC,
     FRAME_OK,
     FRAME_ERROR,
+    FRAME_TASK,
+    FRAME_DIAL,
+    FRAME_ATTACH,
+    FRAME_DETACH,
+    FRAME_KEPT,
 };
 
 enum frame_flag {
     EXEC_TTY = 1,
-    EXEC_STDIN = 2,
+    EXEC_STDIN = 2, /* of TASK too */
+    EXEC_KEPT = 4,
     STDIN_EOF = 1,
 };
 

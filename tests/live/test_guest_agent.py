@@ -22,7 +22,8 @@ from hypothesis import strategies as st
 from firkin.agent.client import AgentConnection, ExecRefused, ExitStatus, connect
 from firkin.agent.frames import HEADER, MAGIC, STDIN_WINDOW, Frame, FrameReader, Kind
 from firkin.agent.initrd import GuestConfig, GuestFile, Interface, render_config
-from firkin.agent.messages import Hello, encode_exec, encode_window
+from firkin.agent.messages import Hello
+from firkin.agent.requests import encode_exec, encode_window
 from firkin.errors import AgentError
 from firkin.host.unix import connect_unix, listen_unix
 from firkin.host.wait import wait_until
@@ -303,7 +304,7 @@ def test_sync_answers_and_poweroff_is_refused_where_no_machine_is(agent: Agent) 
         b"GET / HTTP/1.1\r\n\r\n",
         Frame(Kind.EXEC).encode(),
         HEADER.pack(MAGIC, Kind.HELLO, 0, 0, 70000),
-        Hello(2, 3).encode(),
+        Hello(3, 4).encode(),
         Hello().encode() + Frame(Kind(Kind.EXIT), bytes(8), 1).encode(),
         Hello().encode() + encode_exec(["sleep", "60"], stdin=True) + Frame(Kind.STDIN, bytes(65536), 1).encode() * 4,
     ],

@@ -20,10 +20,8 @@ from firkin.agent.messages import (
     ExitStatus,
     Hello,
     decode_error,
-    encode_exec,
-    encode_signal,
-    encode_winsize,
 )
+from firkin.agent.requests import encode_exec, encode_signal, encode_winsize
 from firkin.agent.session import OUTPUT_WINDOW, DeadlinePassed, Session, Sink
 from firkin.agent.stdin import Stdin
 from firkin.errors import AgentError

@@ -15,11 +15,12 @@ from firkin.errors import AgentError
 HEADER = struct.Struct("<HBBII")  # magic, type, flags, stream, length of the payload
 MAGIC = 0x4B46
 MAX_PAYLOAD = 65536
-VERSION = 1
-STDIN_WINDOW = 65536  # bytes of stdin that the agent holds for a stream
+VERSION = 2
+STDIN_WINDOW = 65536  # bytes of stdin that the agent holds for a program; STARTED says how many for a stream
 
 EXEC_TTY = 1
 EXEC_STDIN = 2
+EXEC_KEPT = 4
 STDIN_EOF = 1
 
 
@@ -42,6 +43,11 @@ class Kind(IntEnum):
     SYNC = 14
     OK = 15
     ERROR = 16
+    TASK = 17
+    DIAL = 18
+    ATTACH = 19
+    DETACH = 20
+    KEPT = 21
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +99,7 @@ class FrameReader:
         if len(self._buffer) < HEADER.size:
             return None
         magic, kind, flags, stream, length = HEADER.unpack_from(self._buffer)
-        if magic != MAGIC or length > MAX_PAYLOAD or not Kind.HELLO <= kind <= Kind.ERROR:
+        if magic != MAGIC or length > MAX_PAYLOAD or not Kind.HELLO <= kind <= Kind.KEPT:
             self._broken = True
             raise AgentError(
                 f"agent: not a frame: {bytes(self._buffer[: HEADER.size]).hex()}",

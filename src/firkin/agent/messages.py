@@ -1,24 +1,23 @@
-"""What the payloads mean: values to bytes and back. The guest's bytes are hostile, so every length is checked."""
+"""What the agent's payloads mean. The guest's bytes are hostile, so every length is checked."""
 
 from __future__ import annotations
 
 import struct
-from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 
-from firkin.agent.frames import EXEC_STDIN, EXEC_TTY, VERSION, Frame, Kind
+from firkin.agent.frames import VERSION, Frame, Kind
 from firkin.errors import AgentError
 
 HELLO_MAGIC = 0x4E494B46
 MAX_HOSTNAME = 64
+MAX_KEPT_ARGV = 1024
 
 _HELLO = struct.Struct("<IHHIIIIII")
 _TWO_U32 = struct.Struct("<II")
 _ERROR = struct.Struct("<HI")
-_EXEC = struct.Struct("<HHI")
-_WINSIZE = struct.Struct("<HH")
 _U32 = struct.Struct("<I")
+_KEPT = struct.Struct("<IIII")
 
 
 class ErrorCode(IntEnum):
@@ -89,52 +88,29 @@ class ExitStatus:
         return self.code if self.code is not None else 128 + (self.signal or 0)
 
 
+class KeptState(IntEnum):
+    """What became of a kept program."""
+
+    RUNNING = 0
+    EXITED = 1
+    KILLED = 2
+
+
+@dataclass(frozen=True, slots=True)
+class KeptProgram:
+    """A program that outlives its connection. `status` is None while it runs."""
+
+    pid: int
+    argv: tuple[bytes, ...]
+    status: ExitStatus | None = None
+
+
 class ExecRefused(AgentError):
     """The program did not start; `returncode` is what a shell would say (127: not found, 126: cannot run)."""
 
     def __init__(self, message: str, returncode: int, *, hint: str = "") -> None:
         super().__init__(message, hint=hint)
         self.returncode = returncode
-
-
-def encode_exec(
-    argv: Sequence[str | bytes],
-    *,
-    env: Sequence[str | bytes] = (),
-    cwd: str | None = None,
-    user: str | None = None,
-    tty: tuple[int, int] | None = None,
-    stdin: bool = False,
-    window: int = 0,
-    stream: int = 1,
-) -> bytes:
-    """EXEC as a frame; `tty` is (rows, columns), `window` the bytes of output that we take before we say more.
-
-    Raises:
-        AgentError: an empty argv, a NUL byte in a string, or more than a frame holds.
-    """
-    if not argv:
-        raise AgentError("exec: no program given")
-    rows, columns = tty or (0, 0)
-    lists = (argv, env, [cwd] if cwd else [], [user] if user else [])
-    payload = _EXEC.pack(_u16(rows), _u16(columns), window) + b"".join(_strings(part) for part in lists)
-    flags = (EXEC_TTY if tty else 0) | (EXEC_STDIN if stdin or tty else 0)
-    return Frame(Kind.EXEC, payload, stream, flags).encode()
-
-
-def encode_window(credit: int, stream: int) -> bytes:
-    """WINDOW as a frame: so many more bytes of output may come."""
-    return Frame(Kind.WINDOW, _U32.pack(credit), stream).encode()
-
-
-def encode_winsize(rows: int, columns: int, stream: int) -> bytes:
-    """WINSIZE as a frame."""
-    return Frame(Kind.WINSIZE, _WINSIZE.pack(_u16(rows), _u16(columns)), stream).encode()
-
-
-def encode_signal(number: int, stream: int) -> bytes:
-    """SIGNAL as a frame, for the program's whole process group."""
-    return Frame(Kind.SIGNAL, _U32.pack(number), stream).encode()
 
 
 def decode_started(frame: Frame) -> tuple[int, int]:
@@ -155,6 +131,28 @@ def decode_exit(frame: Frame) -> ExitStatus:
     if kind > 1 or value > 255:
         raise AgentError(f"agent: an exit of kind {kind} with {value}")
     return ExitStatus(signal=value) if kind else ExitStatus(code=value)
+
+
+def decode_kept(frame: Frame) -> list[KeptProgram]:
+    """The kept programs, oldest first."""
+    programs, at = [], 0
+    while at < len(frame.payload):
+        if len(frame.payload) - at < _KEPT.size:
+            raise AgentError("agent: a list of programs that is cut short")
+        pid, state, value, length = _KEPT.unpack_from(frame.payload, at)
+        at += _KEPT.size
+        if state > KeptState.KILLED or value > 255 or length > min(MAX_KEPT_ARGV, len(frame.payload) - at):
+            raise AgentError("agent: a list of programs that makes no sense")
+        argv = tuple(frame.payload[at : at + length].rstrip(b"\0").split(b"\0"))
+        at += length
+        programs.append(KeptProgram(pid, argv, _kept_status(state, value)))
+    return programs
+
+
+def _kept_status(state: int, value: int) -> ExitStatus | None:
+    if state == KeptState.RUNNING:
+        return None
+    return ExitStatus(code=value) if state == KeptState.EXITED else ExitStatus(signal=value)
 
 
 def decode_error(frame: Frame, *, program: str = "", cwd: str | None = None, user: str | None = None) -> AgentError:
@@ -182,15 +180,3 @@ def _unpack(layout: struct.Struct, frame: Frame, *, exact: bool = True) -> tuple
     if size < layout.size or (exact and size != layout.size):
         raise AgentError(f"agent: {frame.kind.name} of {size} bytes, not {layout.size}")
     return layout.unpack_from(frame.payload)
-
-
-def _strings(parts: Sequence[str | bytes]) -> bytes:
-    encoded = [part.encode(errors="surrogateescape") if isinstance(part, str) else part for part in parts]
-    if any(b"\0" in part for part in encoded):
-        raise AgentError("exec: a NUL byte in an argument, variable, folder or user")
-    blob = b"".join(part + b"\0" for part in encoded)
-    return _U32.pack(len(blob)) + blob
-
-
-def _u16(value: int) -> int:
-    return min(max(value, 0), 0xFFFF)

@@ -17,8 +17,8 @@ from firkin.agent.messages import (
     decode_exit,
     decode_started,
     decode_window,
-    encode_window,
 )
+from firkin.agent.requests import encode_window
 from firkin.agent.stdin import Stdin
 from firkin.errors import AgentError
 

@@ -19,8 +19,8 @@ from firkin.agent.messages import (
     decode_exit,
     decode_started,
     decode_window,
-    encode_exec,
 )
+from firkin.agent.requests import encode_exec
 from firkin.errors import AgentError
 
 
@@ -39,8 +39,8 @@ def test_hello_comes_back_with_its_timings() -> None:
 
 
 def test_another_version_is_refused_with_what_to_do() -> None:
-    with pytest.raises(AgentError, match="versions 2 to 9") as caught:
-        Hello.decode(one(Hello(2, 9).encode()))
+    with pytest.raises(AgentError, match="versions 3 to 9") as caught:
+        Hello.decode(one(Hello(3, 9).encode()))
     assert "restart the machine" in caught.value.hint
 
 
