@@ -26,6 +26,7 @@ static const struct {
     {"symlink", 2, 2, task_symlink},
     {"chmod", 2, 2, task_chmod},
     {"chown", 3, 3, task_chown},
+    {"watch", 1, 2, task_watch},
     {"files", 1, INT_MAX, task_files},
     {"processes", 0, 0, task_processes},
 };

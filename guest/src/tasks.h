@@ -8,6 +8,7 @@ task_fn task_get, task_put;
 task_fn task_read, task_write;
 task_fn task_stat, task_list;
 task_fn task_mkdir, task_remove, task_rename, task_symlink, task_chmod, task_chown;
+task_fn task_watch;
 task_fn task_files, task_processes;
 
 #endif
