@@ -110,7 +110,7 @@ class ExecRefused(AgentError):
 
     def __init__(self, message: str, returncode: int, *, hint: str = "") -> None:
         super().__init__(message, hint=hint)
-        self.returncode = returncode
+        self.returncode = self.exit_code = returncode
 
 
 def decode_started(frame: Frame) -> tuple[int, int]:
