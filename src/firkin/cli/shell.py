@@ -1,4 +1,4 @@
-"""Into a running machine: exec through the agent, ssh through its network, console through its serial line."""
+"""Programs in a running machine, through its agent."""
 
 from __future__ import annotations
 
@@ -56,30 +56,3 @@ def exec_(name: str, tty: bool, command: tuple[str, ...]) -> int:
     """Run COMMAND in a running machine. Never through a shell: ask for one with `sh -c`."""
     with Firkin() as firkin:
         return interact(firkin.machine(name), after_dashes(command), tty=tty)
-
-
-@click.command(context_settings=PASS_THROUGH)
-@click.option("-l", "--login", default="root", show_default=True, help="User in the guest.")
-@click.argument("name")
-@click.argument("command", nargs=-1, type=click.UNPROCESSED)
-def ssh(name: str, login: str, command: tuple[str, ...]) -> None:
-    """Log in to a machine with OpenSSH, or run COMMAND there."""
-    from firkin.host.netns import enter
-
-    with Firkin() as firkin:
-        machine = firkin.machine(name)
-        machine.process()
-        argv, netns = machine.ssh_argv(after_dashes(command), user=login), machine.network.netns
-    if netns is not None:
-        enter(netns)
-    os.execvp(argv[0], argv)
-
-
-@click.command()
-@click.argument("name")
-def console(name: str) -> None:
-    """Attach to a machine's serial console; ctrl-p ctrl-q detaches."""
-    from firkin.cli.terminal import attach
-
-    with Firkin() as firkin:
-        attach(firkin.machine(name))
