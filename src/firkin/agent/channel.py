@@ -1,8 +1,8 @@
 """One socket to the agent that many threads share: whoever waits reads for all.
 
 There is no thread of our own. Of the threads that wait one is at the socket (it leads); what it receives for others
-wakes them, and when it has what it wanted another takes its place. So a single thread pays for no switch, and a process that
-forks leaves no thread behind.
+wakes them, and when it has what it wanted another takes its place. So a single thread pays for no switch, and a
+process that forks leaves no thread behind.
 """
 
 from __future__ import annotations

@@ -143,14 +143,8 @@ class AgentConnection:
             ExecRefused: as `start`.
             ExecTimeout: it ran longer than `timeout_s` seconds; its process group was killed.
         """
-        began = time.monotonic()
-        limit = START_TIMEOUT_S if timeout_s is None else min(timeout_s, START_TIMEOUT_S)
-        with self.start(argv, env=env, cwd=cwd, user=user, stdin=stdin is not None, timeout_s=limit) as process:
-            left = None if timeout_s is None else max(0.0, timeout_s - (time.monotonic() - began))
-            try:
-                return process.result(stdin=stdin or b"", timeout_s=left, max_output=max_output)
-            except ExecTimeout as error:
-                raise ExecTimeout(f"{process.argv[0]}: still running after {timeout_s:g} s; killed") from error
+        start = functools.partial(self.start, env=env, cwd=cwd, user=user)
+        return run_to_end(start, argv, stdin, timeout_s, max_output)
 
     def sync(self, timeout_s: float = 60.0) -> None:
         """Have the guest write everything to its disks.
@@ -205,6 +199,24 @@ class AgentConnection:
             )
         if stream.error is not None:
             raise stream.error
+
+
+def run_to_end(
+    start: Callable[..., Process],
+    argv: Sequence[str | bytes],
+    stdin: bytes | None,
+    timeout_s: float | None,
+    max_output: int,
+) -> ExecResult:
+    """Start a program by `start`, feed it, and collect what it says; the time limit holds for all of it."""
+    began = time.monotonic()
+    limit = START_TIMEOUT_S if timeout_s is None else min(timeout_s, START_TIMEOUT_S)
+    with start(argv, stdin=stdin is not None, timeout_s=limit) as process:
+        left = None if timeout_s is None else max(0.0, timeout_s - (time.monotonic() - began))
+        try:
+            return process.result(stdin=stdin or b"", timeout_s=left, max_output=max_output)
+        except ExecTimeout as error:
+            raise ExecTimeout(f"{process.argv[0]}: still running after {timeout_s:g} s; killed") from error
 
 
 def connect(uds_path: Path, timeout_s: float) -> AgentConnection:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import socket
 from collections.abc import Callable, Iterator, Sequence
@@ -9,9 +10,9 @@ from contextlib import contextmanager
 from ipaddress import IPv4Address
 from pathlib import Path
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import Any, Self, TypeVar
 
-from firkin.agent.client import AgentConnection, Environment, connect
+from firkin.agent.client import AgentConnection, Environment, connect, run_to_end
 from firkin.agent.messages import KeptProgram
 from firkin.agent.pool import AgentPool
 from firkin.agent.process import MAX_OUTPUT, ExecResult, Process
@@ -146,8 +147,8 @@ class Machine:
         max_output: int = MAX_OUTPUT,
         check: bool = False,
     ) -> ExecResult:
-        """Run a command in the guest, never through a shell, and keep what it prints, at most `max_output` bytes of each
-        stream. Runs on a connection that is held; any number of threads may call at once.
+        """Run a command in the guest, never through a shell, and keep what it prints, `max_output` bytes of each stream
+        at most. Runs on a connection that is held; any number of threads may call at once.
 
         Raises:
             ExecRefused: it did not start: not found (127), not executable, no such user or folder (126).
@@ -155,10 +156,8 @@ class Machine:
             ExecFailed: with `check`, it ended with something else than 0.
             AgentError: the agent does not answer.
         """
-        with self._agents.room() as agent:
-            result = agent.run(
-                *argv, env=env, cwd=cwd, user=user, stdin=input, timeout_s=timeout_s, max_output=max_output
-            )
+        start = functools.partial(self._start, env=env, cwd=cwd, user=user)
+        result = run_to_end(start, argv, input, timeout_s, max_output)
         return result.check() if check else result
 
     def start(
@@ -177,8 +176,7 @@ class Machine:
         Raises:
             ExecRefused, AgentError: as `exec`.
         """
-        with self._agents.room() as agent:
-            return agent.start(argv, env=env, cwd=cwd, user=user, tty=tty, stdin=stdin, kept=kept)
+        return self._start(argv, env=env, cwd=cwd, user=user, tty=tty, stdin=stdin, kept=kept)
 
     def kept(self) -> list[KeptProgram]:
         """Programs that were started as `kept` and whose end nobody has seen yet, oldest first."""
@@ -206,6 +204,10 @@ class Machine:
     def close(self) -> None:
         """Hang up on the guest. The machine goes on; this handle connects again when it is used."""
         self._agents.close()
+
+    def _start(self, argv: Sequence[str | bytes], **options: Any) -> Process:
+        with self._agents.room() as agent:
+            return agent.start(argv, **options)
 
     def _connect(self) -> AgentConnection:
         self.process()
