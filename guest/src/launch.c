@@ -113,19 +113,14 @@ static const char *get_variable(const char *const *env, const char *name)
     return NULL;
 }
 
-static const char *const *make_environment(const struct launch *launch, const struct identity *identity)
+static void make_environment(const char **env, const struct launch *launch, const char *home)
 {
-    static const char *env[MAX_LAUNCH_ENV + 1];
-    static struct text home;
-    text_add(&home, "HOME=");
-    text_add(&home, identity->home);
     set_variable(env, "PATH=" DEFAULT_PATH);
-    set_variable(env, home.data);
+    set_variable(env, home);
     if (launch->tty)
         set_variable(env, "TERM=xterm");
     set_variables(env, launch->image_env);
     set_variables(env, launch->given_env);
-    return env;
 }
 
 static void execute(const char *path, const struct launch *launch, const char *const *env)
@@ -186,11 +181,15 @@ bool launch_become(const char *user)
 struct launch_failure launch_program(const struct launch *launch)
 {
     struct identity identity = {.home = "/root"};
+    const char *env[MAX_LAUNCH_ENV + 1] = {NULL};
+    struct text home = {0};
     if (launch->user && !find_identity(launch->user, &identity))
         return (struct launch_failure){LAUNCH_USER, ENOENT};
     if (chdir(launch->workdir ? launch->workdir : "/") < 0)
         return (struct launch_failure){LAUNCH_WORKDIR, errno};
-    const char *const *env = make_environment(launch, &identity);
+    text_add(&home, "HOME=");
+    text_add(&home, identity.home);
+    make_environment(env, launch, home.data);
     if (launch->user && !become(&identity))
         return (struct launch_failure){LAUNCH_USER, errno};
     search_and_execute(launch, env);
