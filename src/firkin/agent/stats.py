@@ -59,7 +59,7 @@ class GuestProcess:
     """One process in the guest. Names are the guest's word: escape them before a person's terminal sees them.
 
     `state` is the kernel's letter (R runs, S sleeps, D waits for a disk, Z is dead); `cpu_percent` is of one vcpu, over
-    the whole life of the process; `started_s` counts from the guest's boot; `argv` is empty for the kernel's own threads.
+    the whole life of the process; `started_s` counts from the guest's boot; the kernel's own threads have no `argv`.
     """
 
     pid: int

@@ -6,6 +6,7 @@ kept beside the file, and its blocks are given back to the disk, so that a machi
 
 from __future__ import annotations
 
+import fcntl
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,6 @@ from firkin.errors import EngineError, KernelRefused
 from firkin.fcapi.instance import Action, ActionType
 from firkin.host.files import write_atomic
 from firkin.host.libc import punch_hole
-from firkin.host.lock import locked
 from firkin.vmm.boot import API_SOCKET, METRICS, Call
 from firkin.vmm.client import ApiClient
 
@@ -84,7 +84,8 @@ def add_up(path: Path) -> EngineStats:
     """The sum of all lines; most of them are forgotten on the way. Raises: EngineError."""
     summed = path.with_suffix(".sum")
     try:
-        with locked(path.with_suffix(".lock")), path.open("rb+") as file:
+        with path.open("rb+") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)  # one at a time forgets lines
             before = msgspec.json.decode(summed.read_bytes(), type=_Sum) if summed.exists() else _Sum(0, EngineStats())
             now = _add_lines(file, before)
             if now.offset - before.offset > KEPT_BYTES:
