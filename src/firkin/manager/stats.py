@@ -93,17 +93,51 @@ def _per_second(
     return grown / seconds if grown >= 0 else None
 
 
-def read(engine: ProcessRef, run_folder: Path, agent: Callable[[], AgentConnection]) -> Stats:
-    """Ask all three; one that fails does not spoil the others. Takes four seconds at most."""
-    problems: list[str] = []
-    at = time.monotonic()
-    return Stats(
-        monotonic_s=at,
-        host=usage(engine),
-        guest=_told(lambda: guest_stats.parse_stats(ask(agent(), "files", *guest_stats.FILES)), problems),
-        engine=_told(lambda: metrics.read(run_folder), problems),
-        problems=tuple(problems),
-    )
+class Meter:
+    """Reads one machine again and again over a connection of its own, so that a thread may have it to itself."""
+
+    def __init__(self, engine: ProcessRef, run_folder: Path) -> None:
+        self._engine = engine
+        self._run_folder = run_folder
+        self._connection: AgentConnection | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._hang_up()
+
+    def read(self) -> Stats:
+        """Ask all three sources; one that fails does not spoil the others, and none is waited for for long."""
+        problems: list[str] = []
+        stats = Stats(
+            monotonic_s=time.monotonic(),
+            host=usage(self._engine),
+            guest=_told(self._ask_guest, problems),
+            engine=_told(lambda: metrics.read(self._run_folder), problems),
+            problems=tuple(problems),
+        )
+        if stats.guest is None:
+            self._hang_up()  # the next one is asked anew
+        return stats
+
+    def _ask_guest(self) -> GuestStats:
+        if self._connection is None:
+            self._connection = connect(self._run_folder / boot.VSOCK_SOCKET, GUEST_TIMEOUT_S)
+        return guest_stats.parse_stats(ask(self._connection, "files", *guest_stats.FILES))
+
+    def _hang_up(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+
+def _told(source: Callable[[], T], problems: list[str]) -> T | None:
+    try:
+        return source()
+    except (GuestError, EngineError) as error:
+        problems.append(str(error))
+        return None
 
 
 def top(agent: AgentConnection) -> list[GuestProcess]:
@@ -122,50 +156,11 @@ def ask(agent: AgentConnection, *words: str) -> bytes:
     Raises:
         GuestError: it does not answer in time, fails, or says more than any guest has to say.
     """
-    result = agent.task(*words).result(timeout_s=GUEST_TIMEOUT_S, max_output=MAX_ANSWER)
+    with agent.task(*words, timeout_s=GUEST_TIMEOUT_S) as task:
+        result = task.result(timeout_s=GUEST_TIMEOUT_S, max_output=MAX_ANSWER)
     if result.returncode != 0:
         reason = result.stderr[:200].decode(errors="replace").strip()
         raise AgentError(f"agent: {words[0]}: {reason or f'failed with {result.returncode}'}")
     if result.truncated:
         raise AgentError(f"agent: {words[0]}: more than {MAX_ANSWER >> 20} MiB")
     return result.stdout
-
-
-def _told(source: Callable[[], T], problems: list[str]) -> T | None:
-    try:
-        return source()
-    except (GuestError, EngineError) as error:
-        problems.append(str(error))
-        return None
-
-
-class Meter:
-    """Reads one machine again and again over a connection of its own, so that a thread may have it to itself."""
-
-    def __init__(self, engine: ProcessRef, run_folder: Path) -> None:
-        self.engine = engine
-        self._run_folder = run_folder
-        self._connection: AgentConnection | None = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self._hang_up()
-
-    def read(self) -> Stats:
-        """As `read`. After a guest that did not answer, the next one asks over a new connection."""
-        stats = read(self.engine, self._run_folder, self._agent)
-        if stats.guest is None:
-            self._hang_up()
-        return stats
-
-    def _agent(self) -> AgentConnection:
-        if self._connection is None:
-            self._connection = connect(self._run_folder / boot.VSOCK_SOCKET, GUEST_TIMEOUT_S)
-        return self._connection
-
-    def _hang_up(self) -> None:
-        if self._connection is not None:
-            self._connection.close()
-            self._connection = None
