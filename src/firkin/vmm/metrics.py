@@ -18,7 +18,8 @@ from firkin.errors import EngineError, KernelRefused
 from firkin.fcapi.instance import Action, ActionType
 from firkin.host.files import write_atomic
 from firkin.host.libc import punch_hole
-from firkin.vmm.boot import API_SOCKET, METRICS, Call
+from firkin.paths import METRICS
+from firkin.vmm.boot import API_SOCKET, Call
 from firkin.vmm.client import ApiClient
 
 FLUSH_TIMEOUT_S = 2.0
