@@ -28,6 +28,8 @@ VERBS = {
     "console": "firkin.cli.console:console",
     "kernel": "firkin.cli.kernel:kernel",
     "image": "firkin.cli.image:image",
+    "stats": "firkin.cli.stats:stats",
+    "top": "firkin.cli.stats:top",
     "tour": "firkin.cli.tour:tour",
     "doctor": "firkin.cli.doctor:doctor",
 }

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from ipaddress import IPv4Address
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from firkin.agent.client import AgentConnection, Environment, connect, run_to_end
 from firkin.agent.messages import KeptProgram
@@ -27,6 +27,10 @@ from firkin.net import links
 from firkin.net.plan import LinkPlan, NetworkPlan, plan_link
 from firkin.store.machines import MachineRecord, State
 from firkin.vmm import boot
+
+if TYPE_CHECKING:
+    from firkin.agent.stats import GuestProcess
+    from firkin.manager.stats import Stats
 
 AGENT_TIMEOUT_S = 10.0
 STOP_TIMEOUT_S = 10.0
@@ -200,6 +204,28 @@ class Machine:
         """
         with self._agents.room() as agent:
             return agent.dial(port)
+
+    def stats(self) -> Stats:
+        """One reading of what the machine uses; a second one, `later.since(earlier)`, gives rates.
+
+        Raises:
+            UsageError: the machine does not run.
+        """
+        from firkin.manager.stats import Meter
+
+        with Meter(self.process(), self.run_folder) as meter:
+            return meter.read()
+
+    def top(self) -> list[GuestProcess]:
+        """The guest's processes, its kernel's threads among them.
+
+        Raises:
+            GuestError: the guest does not answer in time, or what it says makes no sense.
+        """
+        from firkin.manager.stats import top
+
+        with self._agents.room() as agent:
+            return top(agent)
 
     def close(self) -> None:
         """Hang up on the guest. The machine goes on; this handle connects again when it is used."""
