@@ -75,7 +75,7 @@ MASKED_UNITS = (
     "systemd-pcrphase-initrd.service", "systemd-pcrphase-sysinit.service",
     "systemd-pcrmachine.service", "systemd-repart.service",
     # Nothing here needs them.
-    "systemd-logind.service", "systemd-journal-flush.service", "systemd-update-utmp.service",
+    "systemd-journal-flush.service", "systemd-update-utmp.service",
     "systemd-update-utmp-runlevel.service", "systemd-user-sessions.service", "systemd-binfmt.service",
     "proc-sys-fs-binfmt_misc.automount", "systemd-pstore.service", "systemd-ask-password-console.path",
     "systemd-ask-password-wall.path", "systemd-initctl.socket", "systemd-rfkill.socket", "remote-fs.target",
