@@ -161,6 +161,28 @@ class Machine:
         netns = self.network.netns
         return act() if netns is None else run_in(netns, act)
 
+    def wait(self, timeout_s: float | None = None) -> int | None:
+        """Wait until the machine ends; its entrypoint's exit code, None if it did not end by itself.
+
+        The code is what the guest's console says: 128 and the signal's number for a program that was killed.
+
+        Raises:
+            GuestError: it still runs after `timeout_s` seconds.
+        """
+        engine = self.record.process
+        if engine is not None and not engine.wait(timeout_s):
+            raise GuestError(f"machine {self.name!r}: still running after {timeout_s:g} s", hint=f"firkin stop {self.name}")
+        return self.exit_code
+
+    @property
+    def exit_code(self) -> int | None:
+        """What `wait` answers; None while the machine runs."""
+        from firkin.manager.ending import exit_code
+        from firkin.vmm.process import tail
+
+        process = self.record.process
+        return None if process is not None and process.alive() else exit_code(tail(self.console_log))
+
     def stop(self, *, timeout_s: float = STOP_TIMEOUT_S) -> None:
         """Shut the guest down in order; after `timeout_s` seconds without success, kill its engine."""
         engine = self.process()
