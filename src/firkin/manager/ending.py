@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 
-_EXIT = re.compile(r"firkin-init: entrypoint \S+ (exited with|was killed by signal) (\d{1,3}): the machine ends")
+_EXIT = re.compile(r"firkin-init: entrypoint .+ (exited with|was killed by signal) (\d{1,3}): the machine ends")
 _COMPLAINT = re.compile(r"firkin-init: ((?!agent |entrypoint .*: the machine ends).+)")
 
 

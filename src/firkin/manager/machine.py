@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 import os
 import socket
 from collections.abc import Callable, Iterator, Sequence
@@ -16,7 +17,7 @@ from firkin.agent.client import AgentConnection, Environment, connect, run_to_en
 from firkin.agent.messages import KeptProgram
 from firkin.agent.pool import AgentPool
 from firkin.agent.process import MAX_OUTPUT, ExecResult, Process
-from firkin.errors import FirkinError, NotFound, UsageError
+from firkin.errors import FirkinError, GuestError, NotFound, UsageError
 from firkin.host.lock import locked
 from firkin.host.netns import run_in
 from firkin.host.process import ProcessRef
@@ -247,8 +248,10 @@ class Machine:
             GuestError: it still runs after `timeout_s` seconds.
         """
         engine = self.record.process
-        if engine is not None and not engine.wait(timeout_s):
-            raise GuestError(f"machine {self.name!r}: still running after {timeout_s:g} s", hint=f"firkin stop {self.name}")
+        limit_s = math.inf if timeout_s is None else timeout_s
+        if engine is not None and not wait_until(lambda: not engine.alive(), timeout_s=limit_s, interval_s=0.05):
+            name = self.name
+            raise GuestError(f"machine {name!r}: still running after {limit_s:g} s", hint=f"firkin stop {name}")
         return self.exit_code
 
     @property
