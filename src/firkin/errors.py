@@ -14,7 +14,9 @@ FirkinError
 │   └── ApiFault         its own fault_message, word for word
 └── GuestError           the guest did not do what it should
     ├── BootTimeout
-    └── AgentError
+    ├── AgentError
+    ├── GuestFileError   a file in the guest cannot be read, written or changed
+    └── BadArchive       what the guest sent as an archive is none, or leads out of the folder it is meant for
 """
 
 from __future__ import annotations
@@ -115,3 +117,19 @@ class BootTimeout(GuestError):
 
 class AgentError(GuestError):
     """The agent broke its protocol, went away, or refused."""
+
+
+class GuestFileError(GuestError):
+    """Work on a file in the guest failed there; `errno` keeps the reason, `path` the file."""
+
+    def __init__(self, path: str, errno: int, text: str = "", *, hint: str = "") -> None:
+        super().__init__(text or f"{path}: {os.strerror(errno)}", hint=hint)
+        self.errno = errno
+        self.path = path
+
+
+class BadArchive(GuestError):
+    """An archive from the guest is broken, or would write where it must not."""
+
+    def __init__(self, why: str) -> None:
+        super().__init__(f"the guest sent an archive that is refused: {why}", hint="do you trust this machine?")
