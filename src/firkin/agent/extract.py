@@ -142,8 +142,8 @@ class _Unpacker:
             folders.abandon()
 
     def _expect_ours(self, status: os.stat_result) -> None:
-        """A hard link to a file that was there before would put it where the guest wants it. Nobody can set a ctime, and the
-        file system's own clock tells before and after."""
+        """A hard link to a file that was there before would put it where the guest wants it. Nobody can set a ctime, and
+        the file system's own clock tells before and after."""
         if not stat.S_ISREG(status.st_mode) or status.st_ctime_ns < (self._first_ctime_ns or status.st_ctime_ns + 1):
             raise BadArchive("a hard link to what it did not bring")
 
