@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import socket
 from collections.abc import Callable, Iterator, Sequence
@@ -9,9 +10,12 @@ from contextlib import contextmanager
 from ipaddress import IPv4Address
 from pathlib import Path
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import Any, Self, TypeVar
 
-from firkin.agent.client import AgentConnection, ExecResult, connect
+from firkin.agent.client import AgentConnection, Environment, connect, run_to_end
+from firkin.agent.messages import KeptProgram
+from firkin.agent.pool import AgentPool
+from firkin.agent.process import MAX_OUTPUT, ExecResult, Process
 from firkin.errors import FirkinError, NotFound, UsageError
 from firkin.host.lock import locked
 from firkin.host.netns import run_in
@@ -37,6 +41,7 @@ class Machine:
         self._context = context
         self.id = machine_id
         self._session = session  # descriptor of the session lock, if the machine ends with us
+        self._agents = AgentPool(self._connect)
 
     def __enter__(self) -> Self:
         return self
@@ -122,19 +127,91 @@ class Machine:
 
     @contextmanager
     def agent(self) -> Iterator[AgentConnection]:
-        """A connection to the agent in the guest, for this scope."""
-        self.process()
-        with connect(self.run_folder / boot.VSOCK_SOCKET, AGENT_TIMEOUT_S) as connection:
-            yield connection
-
-    def exec(self, *argv: str, timeout_s: float | None = None) -> ExecResult:
-        """Run a command in the guest, never through a shell, and keep what it prints.
+        """A connection of its own to the agent in the guest, for this scope.
 
         Raises:
-            AgentError: the agent does not answer, or the command took longer than `timeout_s` seconds.
+            UsageError: the machine does not run.
+            AgentError: its agent does not answer.
         """
-        with self.agent() as agent:
-            return agent.run(*argv, timeout_s=timeout_s)
+        with self._connect() as connection:
+            yield connection
+
+    def exec(
+        self,
+        *argv: str | bytes,
+        env: Environment = (),
+        cwd: str | None = None,
+        user: str | None = None,
+        input: bytes | None = None,  # noqa: A002 - as subprocess.run has it
+        timeout_s: float | None = None,
+        max_output: int = MAX_OUTPUT,
+        check: bool = False,
+    ) -> ExecResult:
+        """Run a command in the guest, never through a shell, and keep what it prints, `max_output` bytes of each stream
+        at most. Runs on a connection that is held; any number of threads may call at once.
+
+        Raises:
+            ExecRefused: it did not start: not found (127), not executable, no such user or folder (126).
+            ExecTimeout: it ran longer than `timeout_s` seconds; its process group was killed.
+            ExecFailed: with `check`, it ended with something else than 0.
+            AgentError: the agent does not answer.
+        """
+        start = functools.partial(self._start, env=env, cwd=cwd, user=user)
+        result = run_to_end(start, argv, input, timeout_s, max_output)
+        return result.check() if check else result
+
+    def start(
+        self,
+        *argv: str | bytes,
+        env: Environment = (),
+        cwd: str | None = None,
+        user: str | None = None,
+        tty: tuple[int, int] | None = None,
+        stdin: bool = False,
+        kept: bool = False,
+    ) -> Process:
+        """Start a command and answer a handle to it, as `subprocess.Popen` does. `tty` is (rows, columns) of a terminal
+        to run it on; a `kept` program goes on when nobody listens (see `attach`).
+
+        Raises:
+            ExecRefused, AgentError: as `exec`.
+        """
+        return self._start(argv, env=env, cwd=cwd, user=user, tty=tty, stdin=stdin, kept=kept)
+
+    def kept(self) -> list[KeptProgram]:
+        """Programs that were started as `kept` and whose end nobody has seen yet, oldest first."""
+        with self._agents.room() as agent:
+            return agent.kept()
+
+    def attach(self, pid: int) -> Process:
+        """Take over a kept program by its pid in the guest; what it said lately comes first.
+
+        Raises:
+            AgentError: there is none of that pid, or somebody else is attached.
+        """
+        with self._agents.room() as agent:
+            return agent.attach(pid)
+
+    def dial(self, port: int) -> Process:
+        """Connect to a TCP port on the guest's own loopback, through vsock: no network is needed.
+
+        Raises:
+            AgentError: nobody listens there.
+        """
+        with self._agents.room() as agent:
+            return agent.dial(port)
+
+    def close(self) -> None:
+        """Hang up on the guest. The machine goes on; this handle connects again when it is used."""
+        self._agents.close()
+
+    def _start(self, argv: Sequence[str | bytes], **options: Any) -> Process:
+        with self._agents.room() as agent:
+            return agent.start(argv, **options)
+
+    def _connect(self) -> AgentConnection:
+        self.process()
+        return connect(self.run_folder / boot.VSOCK_SOCKET, AGENT_TIMEOUT_S)
 
     def ssh_argv(self, command: Sequence[str] = (), *, user: str = "root") -> list[str]:
         """OpenSSH's command line for this machine. It must run in the network's namespace (see `inside`)."""
@@ -198,6 +275,7 @@ class Machine:
         return True
 
     def _end(self, how: Callable[[Context, MachineRecord], None]) -> None:
+        self.close()
         with locked(self._context.machine_lock(self.id)):
             record = self._context.machines.get(self.id)
             if record is not None:
