@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import os
-import resource
 import socket
 import stat
 import subprocess
@@ -215,4 +214,3 @@ def test_modes_are_those_of_the_file(tmp_path: Path) -> None:
         assert archive.getmembers()[0].mode == stat.S_IMODE((tmp_path / "dir").stat().st_mode)
 
 
-assert resource
