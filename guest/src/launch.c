@@ -172,6 +172,17 @@ void launch_adopt(int in, int out, int err)
     umask(022);
 }
 
+bool launch_become(const char *user)
+{
+    struct identity identity;
+    if (!user)
+        return true;
+    if (find_identity(user, &identity))
+        return become(&identity);
+    errno = ENOENT;
+    return false;
+}
+
 struct launch_failure launch_program(const struct launch *launch)
 {
     struct identity identity = {.home = "/root"};
