@@ -11,7 +11,14 @@ TREE = mmdebstrap.Tree(
     suite="bookworm",
     variant="apt",
     packages=(
-        "systemd-sysv", "dbus", "libpam-systemd", "openssh-server", "iproute2", "iputils-ping", "login", "procps",
+        "systemd-sysv",
+        "dbus",
+        "libpam-systemd",
+        "openssh-server",
+        "iproute2",
+        "iputils-ping",
+        "login",
+        "procps",
         "netbase",
     ),  # fmt: skip
     script=tree.customize_script(),
