@@ -6,7 +6,7 @@
 #include <string.h>
 #include <sys/wait.h>
 
-enum kept_state { KEPT_RUNS, KEPT_EXITED, KEPT_KILLED };
+enum kept_state { KEPT_RUNS, KEPT_EXITED, KEPT_KILLED, KEPT_TTY = 256 };
 
 static void move(struct stream *stream, struct stream **from, struct stream **to)
 {
@@ -142,9 +142,10 @@ void kept_on_detach(struct conn *conn, const struct frame *frame)
     conn_send(conn, FRAME_OK, frame->stream, NULL, 0);
 }
 
-static enum kept_state state_of(const struct stream *stream)
+static uint32_t state_of(const struct stream *stream)
 {
-    return !stream->exited ? KEPT_RUNS : WIFSIGNALED(stream->status) ? KEPT_KILLED : KEPT_EXITED;
+    enum kept_state state = !stream->exited ? KEPT_RUNS : WIFSIGNALED(stream->status) ? KEPT_KILLED : KEPT_EXITED;
+    return state | (stream->tty ? KEPT_TTY : 0);
 }
 
 static uint32_t value_of(const struct stream *stream)

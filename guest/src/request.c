@@ -25,11 +25,11 @@ static const char *launch_reason(const struct launch_failure *failure)
     return no_user ? "no such user or group in the image" : strerror(failure->error);
 }
 
-static void start_program(struct stream *stream, const struct spawn *request)
+static void start(struct stream *stream, spawn_fn *spawn, const struct spawn *request)
 {
     struct launch_failure failure = {0};
     struct spawned child;
-    if (spawn_program(request, &child, &failure) == 0) {
+    if (spawn(request, &child, &failure) == 0) {
         stream_adopt(stream, &child);
         stream_started(stream);
     } else if (failure.stage) {
@@ -66,14 +66,13 @@ void request_exec(struct conn *conn, const struct frame *frame)
     stream->tty = request.launch.tty;
     stream->output.credit = window;
     if (!(frame->flags & EXEC_KEPT) || kept_add(stream, argv))
-        start_program(stream, &request);
+        start(stream, spawn_program, &request);
 }
 
 void request_task(struct conn *conn, const struct frame *frame)
 {
     static const char *argv[MAX_EXEC_ARGS + 1];
     struct reader reader = reader_of(frame);
-    struct spawned child;
     struct stream *stream;
     uint32_t window = read_u32(&reader);
     read_strings(&reader, argv, MAX_EXEC_ARGS);
@@ -88,12 +87,7 @@ void request_task(struct conn *conn, const struct frame *frame)
     if (!(stream = stream_open(conn, frame, STREAM_TASK)))
         return;
     stream->output.credit = window;
-    if (spawn_task(&request, &child) < 0) {
-        stream_fail(stream, ERROR_SYSTEM, strerror(errno));
-        return;
-    }
-    stream_adopt(stream, &child);
-    stream_started(stream);
+    start(stream, spawn_task, &request);
 }
 
 /* sync() can take long: a child waits for it. */

@@ -5,7 +5,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
-#include <string.h>
 #include <sys/ioctl.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -136,25 +135,26 @@ int spawn_program(const struct spawn *spawn, struct spawned *spawned, struct lau
 }
 
 /* Nothing but its three descriptors is left open. */
-static _Noreturn void run_task(const struct spawn *spawn, const struct plumbing *child)
+static _Noreturn void run_task(const struct spawn *spawn, const struct plumbing *child, const struct identity *user)
 {
-    static const char no_user[] = "no such user or group in the image";
     settle_in(child, false);
     syscall(SYS_close_range, 3, ~0U, 0);
-    if (!launch_become(spawn->launch.user)) {
-        int error = errno;
-        const char *text = error == ENOENT ? no_user : strerror(error);
-        ssize_t wrote = write(2, text, strlen(text));
-        _exit(wrote < 0 ? errno : error);
-    }
-    _exit(chdir("/") < 0 ? errno : task_run(spawn->launch.argv));
+    if (chdir("/") < 0 || (user && !launch_become(user)))
+        _exit(errno);
+    _exit(task_run(spawn->launch.argv));
 }
 
-int spawn_task(const struct spawn *spawn, struct spawned *spawned)
+int spawn_task(const struct spawn *spawn, struct spawned *spawned, struct launch_failure *failure)
 {
+    const char *user = spawn->launch.user;
+    struct identity identity;
     struct plumbing child;
+    if (user && !launch_find(user, &identity)) {
+        *failure = (struct launch_failure){LAUNCH_USER, ENOENT};
+        return -1;
+    }
     if (prepare(spawn, spawned, &child) && (spawned->pid = fork()) == 0)
-        run_task(spawn, &child);
+        run_task(spawn, &child, user ? &identity : NULL);
     return conclude(spawned, &child);
 }
 

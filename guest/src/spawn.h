@@ -20,11 +20,13 @@ struct spawned {
     int in, out, err;
 };
 
-/* Start a program. 0, or -1 and nothing left open: `failure` says what stopped the launch, or errno if its stage is 0. */
-int spawn_program(const struct spawn *spawn, struct spawned *spawned, struct launch_failure *failure);
+typedef int spawn_fn(const struct spawn *spawn, struct spawned *spawned, struct launch_failure *failure);
 
-/* Start one of the agent's own functions, of `launch` by argv and user alone. 0, or -1 with errno. */
-int spawn_task(const struct spawn *spawn, struct spawned *spawned);
+/* Start a program. 0, or -1 and nothing left open: `failure` says what stopped the launch, or errno if its stage is 0. */
+spawn_fn spawn_program;
+
+/* Start one of the agent's own functions, of `launch` by argv and user alone. The same is returned. */
+spawn_fn spawn_task;
 
 /* A child that ends when the disks have everything; -1 with errno. */
 pid_t spawn_sync(void);
