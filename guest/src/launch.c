@@ -10,6 +10,7 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -18,14 +19,7 @@
 
 #define DEFAULT_PATH "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
-enum { MAX_GROUPS = 64 };
-
-struct identity {
-    uid_t uid;
-    gid_t gid;
-    const char *name; /* NULL: a number without an entry in /etc/passwd */
-    const char *home;
-};
+enum { MAX_GROUPS = 64, CUSTOMARY_FILES = 1024 };
 
 static bool parse_id(const char *text, unsigned *id)
 {
@@ -61,7 +55,7 @@ static bool find_group(const char *group, gid_t *gid)
     return entry;
 }
 
-static bool find_identity(const char *spec, struct identity *identity)
+bool launch_find(const char *spec, struct identity *identity)
 {
     char user[256];
     const char *colon = strchr(spec, ':');
@@ -70,10 +64,15 @@ static bool find_identity(const char *spec, struct identity *identity)
         return false;
     memcpy(user, spec, len);
     user[len] = 0;
-    return find_user(user, identity) && (!colon || find_group(colon + 1, &identity->gid));
+    if (!find_user(user, identity))
+        return false;
+    if (!colon)
+        return true;
+    identity->name = NULL; /* a group that is named stands alone, as with docker */
+    return find_group(colon + 1, &identity->gid);
 }
 
-static bool become(const struct identity *identity)
+bool launch_become(const struct identity *identity)
 {
     gid_t groups[MAX_GROUPS];
     int count = MAX_GROUPS;
@@ -113,19 +112,14 @@ static const char *get_variable(const char *const *env, const char *name)
     return NULL;
 }
 
-static const char *const *make_environment(const struct launch *launch, const struct identity *identity)
+static void make_environment(const char **env, const struct launch *launch, const char *home)
 {
-    static const char *env[MAX_LAUNCH_ENV + 1];
-    static struct text home;
-    text_add(&home, "HOME=");
-    text_add(&home, identity->home);
     set_variable(env, "PATH=" DEFAULT_PATH);
-    set_variable(env, home.data);
+    set_variable(env, home);
     if (launch->tty)
         set_variable(env, "TERM=xterm");
     set_variables(env, launch->image_env);
     set_variables(env, launch->given_env);
-    return env;
 }
 
 static void execute(const char *path, const struct launch *launch, const char *const *env)
@@ -159,6 +153,16 @@ static void search_and_execute(const struct launch *launch, const char *const *e
     errno = error;
 }
 
+/* The agent raised its own; programs that use select(), or close whatever could be open, want the customary one. */
+static void lower_file_limit(void)
+{
+    struct rlimit limit;
+    if (getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur > CUSTOMARY_FILES) {
+        limit.rlim_cur = CUSTOMARY_FILES;
+        setrlimit(RLIMIT_NOFILE, &limit);
+    }
+}
+
 void launch_adopt(int in, int out, int err)
 {
     sigset_t none;
@@ -170,28 +174,22 @@ void launch_adopt(int in, int out, int err)
     dup2(err, 2);
     syscall(SYS_close_range, 3, ~0U, CLOSE_RANGE_CLOEXEC); /* a second net: each was opened close-on-exec */
     umask(022);
-}
-
-bool launch_become(const char *user)
-{
-    struct identity identity;
-    if (!user)
-        return true;
-    if (find_identity(user, &identity))
-        return become(&identity);
-    errno = ENOENT;
-    return false;
+    lower_file_limit();
 }
 
 struct launch_failure launch_program(const struct launch *launch)
 {
     struct identity identity = {.home = "/root"};
-    if (launch->user && !find_identity(launch->user, &identity))
+    const char *env[MAX_LAUNCH_ENV + 1] = {NULL};
+    struct text home = {0};
+    if (launch->user && !launch_find(launch->user, &identity))
         return (struct launch_failure){LAUNCH_USER, ENOENT};
     if (chdir(launch->workdir ? launch->workdir : "/") < 0)
         return (struct launch_failure){LAUNCH_WORKDIR, errno};
-    const char *const *env = make_environment(launch, &identity);
-    if (launch->user && !become(&identity))
+    text_add(&home, "HOME=");
+    text_add(&home, identity.home);
+    make_environment(env, launch, home.data);
+    if (launch->user && !launch_become(&identity))
         return (struct launch_failure){LAUNCH_USER, errno};
     search_and_execute(launch, env);
     return (struct launch_failure){LAUNCH_EXEC, errno};
