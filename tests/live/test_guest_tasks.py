@@ -35,6 +35,12 @@ def tasks(tmp_path_factory: pytest.TempPathFactory) -> Tasks:
     return build(tmp_path_factory.mktemp("tasks"))
 
 
+@pytest.fixture(scope="session")
+def tight(tmp_path_factory: pytest.TempPathFactory) -> Tasks:
+    """The same with bounds that a test can meet."""
+    return build(tmp_path_factory.mktemp("tight"), "-DTAR_MAP_MAX=64 -DTAR_LATE_MAX=8")
+
+
 @pytest.fixture
 def open_folder() -> Iterator[Path]:
     """A folder that other users can get to; pytest's own are closed to them."""
@@ -238,15 +244,43 @@ def test_a_file_beyond_8_gib(tasks: Tasks, tmp_path: Path, target: Path) -> None
     assert (target / "huge").stat().st_blocks < 100
 
 
-def test_a_file_of_very_many_holes_is_bounded_and_exact(tasks: Tasks, tmp_path: Path, target: Path) -> None:
+@pytest.mark.parametrize("holes", [60, 64, 65, 500])
+def test_more_holes_than_are_remembered_cost_the_smallest(
+    tight: Tasks, tasks: Tasks, tmp_path: Path, target: Path, holes: int
+) -> None:
     source = tmp_path / "sieve"
     with source.open("wb") as file:
-        for place in range(0, 300_000, 3):
-            os.pwrite(file.fileno(), b"x", place * 4 * KIB)
-        file.truncate(300_000 * 4 * KIB)
-    tasks.put(tasks.get(source), target)
-    assert (target / "sieve").stat().st_blocks == source.stat().st_blocks
-    assert subprocess.run(["cmp", source, target / "sieve"]).returncode == 0
+        for number in range(holes):
+            file.seek((1 + number % 7) * 64 * KIB, os.SEEK_CUR)
+            file.write(b"x" * 4 * KIB)
+        file.truncate(file.tell() + (50 << 20))
+    packed = tight.get(source)
+    tasks.put(packed, target)
+    assert (target / "sieve").read_bytes() == source.read_bytes()
+    assert len(packed) < source.stat().st_size - (50 << 20)
+    exact = (target / "sieve").stat().st_blocks == source.stat().st_blocks
+    assert exact == (holes < 64)
+    theirs = target / "theirs"
+    theirs.mkdir()
+    gnu_tar("-x", "-C", str(theirs), data=packed)
+    assert (theirs / "sieve").read_bytes() == source.read_bytes()
+
+
+def test_more_folders_than_are_remembered_keep_their_times(tight: Tasks, tmp_path: Path, target: Path) -> None:
+    source = tmp_path / "many"
+    for number in range(40):
+        (source / f"{number % 5}/{number}/inner").mkdir(parents=True)
+        (source / f"{number % 5}/{number}/inner/file").touch()
+    for number, path in enumerate(sorted(source.rglob("*"), reverse=True)):
+        os.utime(path, ns=(0, number * 10**9))
+    tight.put(tight.get(source), target)
+    assert tree_of(target / "many") == tree_of(source)
+
+
+def test_folders_within_each_other_beyond_what_is_remembered_are_refused(tight: Tasks, target: Path) -> None:
+    nested = [member("/".join("d" * depth), FOLDER) for depth in range(1, 12)]
+    done = tight("put", target, data=archive_of(*nested))
+    assert (done.code, done.err) == (errno.E2BIG, "d/d/d/d/d/d/d/d/d: too many folders within each other\n")
 
 
 # Names that `get` and `put` give
