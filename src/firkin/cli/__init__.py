@@ -19,6 +19,7 @@ VERBS = {
     "ls": "firkin.cli.machine:ls",
     "inspect": "firkin.cli.machine:inspect",
     "logs": "firkin.cli.machine:logs",
+    "wait": "firkin.cli.machine:wait",
     "stop": "firkin.cli.machine:stop",
     "kill": "firkin.cli.machine:kill",
     "rm": "firkin.cli.machine:rm",
