@@ -125,17 +125,13 @@ def test_an_engine_that_hangs_costs_two_seconds(machine: Machine) -> None:
     assert again.problems == ()
 
 
-@pytest.mark.parametrize(("file", "text"), [("meminfo", "MemTotal: lots"), ("stat", "cpu"), ("net/dev", "\x1b[2J")])
+@pytest.mark.parametrize(("file", "text"), [("meminfo", "MemTotal: lots"), ("stat", "cpu"), ("loadavg", "\x1b[2J")])
 def test_a_guest_that_lies_is_told_so_and_spoils_nothing(machine: Machine, file: str, text: str) -> None:
     script = f"printf '{text}' > /root/lie && mount --bind /root/lie /proc/{file}"
     assert machine.exec("sh", "-c", script).returncode == 0
     stats = machine.stats()
-    if file == "net/dev":  # nothing the kernel writes there has to be there
-        assert stats.guest is not None
-        assert stats.guest.net_received_bytes == 0
-    else:
-        assert stats.guest is None
-        assert stats.problems[0].startswith(f"guest: /proc/{file} makes no sense")
+    assert stats.guest is None
+    assert stats.problems[0].startswith(f"guest: /proc/{file} makes no sense")
     assert stats.engine is not None
 
 
@@ -143,13 +139,8 @@ def test_top_lists_what_runs(machine: Machine) -> None:
     with machine.start("sleep", "1000") as sleep:
         found = {process.pid: process for process in machine.top()}
         mine = found[sleep.pid]
-        assert (mine.argv, mine.name, mine.user_id, mine.state, mine.kernel) == (
-            ("sleep", "1000"),
-            "sleep",
-            0,
-            "S",
-            False,
-        )
+        assert (mine.argv, mine.name, mine.user_id, mine.kernel) == (("sleep", "1000"), "sleep", 0, False)
+        assert mine.state in "RSD"
         assert mine.parent_pid in found
         assert mine.memory_bytes > 0
     assert found[1].argv != ()
