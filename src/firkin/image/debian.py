@@ -10,7 +10,17 @@ from firkin.image.recipe import Recipe
 TREE = mmdebstrap.Tree(
     suite="bookworm",
     variant="apt",
-    packages=("systemd-sysv", "openssh-server", "iproute2", "iputils-ping", "login", "procps", "netbase"),
+    packages=(
+        "systemd-sysv",
+        "dbus",
+        "libpam-systemd",
+        "openssh-server",
+        "iproute2",
+        "iputils-ping",
+        "login",
+        "procps",
+        "netbase",
+    ),  # fmt: skip
     script=tree.customize_script(),
     needed_mib=600,
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 import os
 import socket
 from collections.abc import Callable, Iterator, Sequence
@@ -10,13 +11,13 @@ from contextlib import contextmanager
 from ipaddress import IPv4Address
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from firkin.agent.client import AgentConnection, Environment, connect, run_to_end
 from firkin.agent.messages import KeptProgram
 from firkin.agent.pool import AgentPool
 from firkin.agent.process import MAX_OUTPUT, ExecResult, Process
-from firkin.errors import FirkinError, NotFound, UsageError
+from firkin.errors import FirkinError, GuestError, NotFound, UsageError
 from firkin.host.lock import locked
 from firkin.host.netns import run_in
 from firkin.host.process import ProcessRef
@@ -27,6 +28,10 @@ from firkin.net import links
 from firkin.net.plan import LinkPlan, NetworkPlan, plan_link
 from firkin.store.machines import MachineRecord, State
 from firkin.vmm import boot
+
+if TYPE_CHECKING:
+    from firkin.agent.stats import GuestProcess
+    from firkin.manager.stats import Stats
 
 AGENT_TIMEOUT_S = 10.0
 STOP_TIMEOUT_S = 10.0
@@ -210,6 +215,28 @@ class Machine:
         with self._agents.room() as agent:
             return agent.dial(port)
 
+    def stats(self) -> Stats:
+        """One reading of what the machine uses; a second one, `later.since(earlier)`, gives rates.
+
+        Raises:
+            UsageError: the machine does not run.
+        """
+        from firkin.manager.stats import Meter
+
+        with Meter(self.process(), self.run_folder) as meter:
+            return meter.read()
+
+    def top(self) -> list[GuestProcess]:
+        """The guest's processes, its kernel's threads among them.
+
+        Raises:
+            GuestError: the guest does not answer in time, or what it says makes no sense.
+        """
+        from firkin.manager.stats import top
+
+        with self._agents.room() as agent:
+            return top(agent)
+
     def close(self) -> None:
         """Hang up on the guest. The machine goes on; this handle connects again when it is used."""
         self._agents.close()
@@ -246,6 +273,30 @@ class Machine:
         """Call `act` in the namespace of the machine's network, where its address is reachable."""
         netns = self.network.netns
         return act() if netns is None else run_in(netns, act)
+
+    def wait(self, timeout_s: float | None = None) -> int | None:
+        """Wait until the machine ends; its entrypoint's exit code, None if it did not end by itself.
+
+        The code is what the guest's console says: 128 and the signal's number for a program that was killed.
+
+        Raises:
+            GuestError: it still runs after `timeout_s` seconds.
+        """
+        engine = self.record.process
+        limit_s = math.inf if timeout_s is None else timeout_s
+        if engine is not None and not wait_until(lambda: not engine.alive(), timeout_s=limit_s, interval_s=0.05):
+            name = self.name
+            raise GuestError(f"machine {name!r}: still running after {limit_s:g} s", hint=f"firkin stop {name}")
+        return self.exit_code
+
+    @property
+    def exit_code(self) -> int | None:
+        """What `wait` answers; None while the machine runs."""
+        from firkin.manager.ending import exit_code
+        from firkin.vmm.process import tail
+
+        process = self.record.process
+        return None if process is not None and process.alive() else exit_code(tail(self.console_log))
 
     def stop(self, *, timeout_s: float = STOP_TIMEOUT_S) -> None:
         """Shut the guest down in order; after `timeout_s` seconds without success, kill its engine."""
