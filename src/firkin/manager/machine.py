@@ -13,7 +13,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
-from firkin.agent.client import AgentConnection, Environment, connect, run_to_end
+from firkin.agent.calls import Environment
+from firkin.agent.client import AgentConnection, connect, run_to_end
 from firkin.agent.messages import KeptProgram
 from firkin.agent.pool import AgentPool
 from firkin.agent.process import MAX_OUTPUT, ExecResult, Process
