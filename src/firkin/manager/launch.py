@@ -15,7 +15,7 @@ from firkin.errors import BootTimeout, GuestError
 from firkin.host.files import write_atomic
 from firkin.host.process import ProcessRef
 from firkin.manager import keys, networks
-from firkin.manager.changes import EngineUp, Folder
+from firkin.manager.changes import EngineUp, Folder, KeeperUp
 from firkin.manager.context import Context
 from firkin.manager.guest import guest_config
 from firkin.net.plan import LinkPlan, NetworkPlan
@@ -57,7 +57,7 @@ class Launch:
         return Station(
             netns=self.network.netns,
             run=self.run,
-            console_log=self.home / "console.log",
+            console=self.context.console(self.record.id),
             engine_log=self.home / "engine.log",
         )
 
@@ -96,7 +96,8 @@ def make_folders(launch: Launch) -> None:
 
 
 def start_engine(launch: Launch) -> None:
-    """Spawn the VMM; it starts up while the steps after this one work."""
+    """Spawn the VMM and its console's keeper; it starts up while the steps after this one work."""
+    launch.context.ledger.do(launch.record.id, KeeperUp(launch.record.id, str(launch.run)))
     launch.context.ledger.do(launch.record.id, EngineUp(launch.record.id))
     launch.engine = spawn(
         backend.argv(launch.record.engine, launch.record.id, launch.station.engine_log), launch.station
@@ -144,7 +145,7 @@ def await_agent(launch: Launch) -> None:
     try:
         hello = launch.listener.wait(timeout_s, launch.spawned().alive)
     except GuestError as error:
-        console, engine = tail(launch.station.console_log), tail(launch.station.engine_log)
+        console, engine = tail(launch.station.console.log), tail(launch.station.engine_log)
         raise BootTimeout(f"{error}\nconsole:\n{console}\nVMM:\n{engine}", hint="firkin doctor") from error
     launch.timeline |= {
         "guest: init": hello.init_ms,

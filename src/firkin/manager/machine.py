@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from ipaddress import IPv4Address
 from pathlib import Path
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import TYPE_CHECKING, Self, TypeVar
 
 from firkin.agent.client import AgentConnection, ExecResult, connect
 from firkin.errors import FirkinError, NotFound, UsageError
@@ -22,7 +22,10 @@ from firkin.manager.context import Context
 from firkin.net import links
 from firkin.net.plan import LinkPlan, NetworkPlan, plan_link
 from firkin.store.machines import MachineRecord, State
-from firkin.vmm import boot
+from firkin.vmm import boot, console
+
+if TYPE_CHECKING:
+    from firkin.manager.logs import LogLine, Moment
 
 AGENT_TIMEOUT_S = 10.0
 STOP_TIMEOUT_S = 10.0
@@ -155,6 +158,34 @@ class Machine:
         }
         flags = [part for key, value in options.items() for part in ("-o", f"{key}={value}")]
         return ["ssh", *flags, f"{user}@{record.address}", *command]
+
+    def logs(
+        self,
+        *,
+        follow: bool = False,
+        since: Moment | None = None,
+        until: Moment | None = None,
+        tail: int | None = None,
+    ) -> Iterator[LogLine]:
+        """What the guest wrote on its console, line by line.
+
+        `since` and `until` are seconds since 1970, datetimes, or texts as `firkin logs` takes them; `tail` is the
+        number of lines to begin with, the last ones. With `follow` it goes on until the machine ends.
+
+        Raises:
+            UsageError: `since` or `until` is no time.
+        """
+        from firkin.manager.logs import read_logs
+
+        return read_logs(
+            self.console_log, writing=self.console_writing, follow=follow, since=since, until=until, tail=tail
+        )
+
+    def console_writing(self) -> bool:
+        """Whether more can come into the console's log: the engine runs, or its last words are being written."""
+        engine = self._context.machines.get(self.id)
+        running = engine is not None and engine.process is not None and engine.process.alive()
+        return running or console.is_kept(self.run_folder)
 
     def inside(self, act: Callable[[], T]) -> T:
         """Call `act` in the namespace of the machine's network, where its address is reachable."""

@@ -33,6 +33,8 @@ def _heal(context: Context, record: MachineRecord) -> None:
         remove(context, record)  # its maker died before it answered: nobody knows of it
     elif record.state is State.RUNNING and _should_end(context, record):
         stop(context, record)
+    elif record.state is State.RUNNING and record.process is not None:
+        context.console(record.id).keep(record.process)
 
 
 def _should_end(context: Context, record: MachineRecord) -> bool:
