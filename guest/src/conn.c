@@ -174,6 +174,9 @@ static void dispatch(struct conn *conn, const struct frame *frame)
     case FRAME_EXEC:
         stream_exec(conn, frame);
         break;
+    case FRAME_TASK:
+        stream_task(conn, frame);
+        break;
     default:
         if (!stream_frame(conn, frame))
             refuse(conn, ERROR_PROTOCOL, "a frame that the agent does not know, or that breaks its limits");

@@ -29,6 +29,9 @@ struct launch_failure {
 /* In the child: put stdin, stdout and stderr in place and drop everything of the parent's. */
 void launch_adopt(int in, int out, int err);
 
+/* In the child: take on a user's identity; NULL stays root. False with errno; ENOENT when there is no such user. */
+bool launch_become(const char *user);
+
 /* In the child, after stdin, stdout and stderr are in place: become the program. Returns only what stopped it. */
 struct launch_failure launch_program(const struct launch *launch);
 

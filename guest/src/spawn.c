@@ -4,7 +4,10 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <sys/ioctl.h>
+#include <sys/syscall.h>
 #include <unistd.h>
+
+#include "task.h"
 
 /* The child's ends beside ours; -1 where there is none. */
 struct plumbing {
@@ -67,12 +70,30 @@ static void be_killable(void)
     close(fd);
 }
 
+/* One of the agent's own functions: nothing but its three descriptors is left open. */
+static _Noreturn void run_task(const struct spawn *spawn, int report)
+{
+    struct launch_failure failure = {LAUNCH_USER, 0};
+    if (!launch_become(spawn->launch.user)) {
+        failure.error = errno;
+        if (write(report, &failure, sizeof failure) < 0)
+            _exit(126);
+        _exit(127);
+    }
+    syscall(SYS_close_range, 3, ~0U, 0);
+    if (chdir("/") < 0)
+        _exit(errno);
+    _exit(task_run(spawn->launch.argv));
+}
+
 static _Noreturn void run_child(const struct spawn *spawn, const struct plumbing *child)
 {
     const struct launch *launch = &spawn->launch;
     setsid();
     be_killable();
     launch_adopt(child->in, launch->tty ? child->in : child->out, launch->tty ? child->in : child->err);
+    if (spawn->task)
+        run_task(spawn, child->report);
     if (launch->tty)
         ioctl(0, TIOCSCTTY, 0);
     struct launch_failure failure = launch_program(launch);

@@ -10,6 +10,7 @@
 
 struct spawn {
     struct launch launch;
+    bool task; /* argv is one of the agent's own functions; of the rest of `launch` the user counts alone */
     bool wants_stdin;
     uint16_t rows, columns;
 };

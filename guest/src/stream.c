@@ -147,6 +147,24 @@ void stream_exec(struct conn *conn, const struct frame *frame)
         start(conn, frame->stream, &request, window);
 }
 
+void stream_task(struct conn *conn, const struct frame *frame)
+{
+    static const char *argv[MAX_EXEC_ARGS + 1];
+    struct reader reader = reader_of(frame);
+    uint32_t window = read_u32(&reader);
+    read_strings(&reader, argv, MAX_EXEC_ARGS);
+    const char *user = read_string(&reader);
+    if (reader.bad || !argv[0] || find_stream(conn, frame->stream)) {
+        conn_send_error(conn, frame->stream, ERROR_PROTOCOL, "a request for a task that makes no sense");
+        return;
+    }
+    const struct spawn request = {
+        .launch = {.argv = argv, .user = user}, .task = true, .wants_stdin = frame->flags & EXEC_STDIN,
+    };
+    if (admit(conn, frame->stream))
+        start(conn, frame->stream, &request, window);
+}
+
 /* sync() can take long: a child waits for it. */
 void stream_sync(struct conn *conn, const struct frame *frame)
 {

@@ -27,6 +27,7 @@ struct stream {
 };
 
 void stream_exec(struct conn *conn, const struct frame *frame);
+void stream_task(struct conn *conn, const struct frame *frame);
 void stream_sync(struct conn *conn, const struct frame *frame);
 
 /* Any other frame of a stream. False when it breaks the protocol. */

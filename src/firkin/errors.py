@@ -14,6 +14,10 @@ FirkinError
 │   └── ApiFault         its own fault_message, word for word
 └── GuestError           the guest did not do what it should
     ├── BootTimeout
+    ├── ExecTimeout      a program ran longer than it may, and was killed
+    ├── ExecFailed       a program ended with something else than 0, where that was asked for
+    ├── GuestFileError   a file or folder in the guest
+    ├── FunctionFailed   a Python function in the guest ended with an error that has no type here
     └── AgentError
 """
 
@@ -27,8 +31,11 @@ from collections.abc import Sequence
 class FirkinError(Exception):
     """Root of every error that firkin raises on purpose.
 
-    `hint` is the next step for a person, a command where there is one; empty when there is none.
+    `hint` is the next step for a person, a command where there is one; empty when there is none. `exit_code` is what
+    the command line ends with.
     """
+
+    exit_code = 125  # as in docker: the tool failed, not the command in the guest
 
     def __init__(self, message: str, *, hint: str = "") -> None:
         super().__init__(message)
@@ -37,6 +44,8 @@ class FirkinError(Exception):
 
 class UsageError(FirkinError):
     """The request cannot be met, whatever the host."""
+
+    exit_code = 2
 
 
 class InvalidSpec(UsageError):
@@ -115,3 +124,41 @@ class BootTimeout(GuestError):
 
 class AgentError(GuestError):
     """The agent broke its protocol, went away, or refused."""
+
+
+class ExecTimeout(GuestError):
+    """A program in the guest ran longer than it may; its process group was killed."""
+
+    exit_code = 124  # as timeout(1) has it
+
+
+class ExecFailed(GuestError):
+    """A program in the guest ended with something else than 0; `returncode` and the end of `stderr` tell more."""
+
+    def __init__(self, argv: Sequence[str], returncode: int, stderr: bytes) -> None:
+        tail = "\n".join(stderr.decode(errors="replace").strip().splitlines()[-8:])
+        super().__init__(f"`{shlex.join(argv)}` exited with {returncode}" + (f":\n{tail}" if tail else ""))
+        self.argv = tuple(argv)
+        self.returncode = self.exit_code = returncode
+        self.stderr = stderr
+
+
+class GuestFileError(GuestError):
+    """A file or folder in the guest; `errno` and `path` are the guest's."""
+
+    def __init__(self, path: str, errno: int, reason: str = "", *, hint: str = "") -> None:
+        super().__init__(f"{path}: {reason or os.strerror(errno)}", hint=hint)
+        self.path = path
+        self.errno = errno
+
+
+class FunctionFailed(GuestError):
+    """A function that ran in a guest failed in a way that has no type of its own here.
+
+    `kind` is the error's type in the guest, `trace` its traceback there; both empty where there was none.
+    """
+
+    def __init__(self, message: str, *, kind: str = "", trace: str = "", hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.kind = kind
+        self.trace = trace

@@ -11,6 +11,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from ipaddress import IPv6Interface
 from pathlib import Path
@@ -19,12 +20,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from firkin.agent.client import AgentConnection, ExecRefused, ExitStatus, connect
+from firkin.agent.client import AgentConnection, connect
 from firkin.agent.frames import HEADER, MAGIC, STDIN_WINDOW, Frame, FrameReader, Kind
 from firkin.agent.initrd import GuestConfig, GuestFile, Interface, render_config
-from firkin.agent.messages import Hello
+from firkin.agent.messages import ExecRefused, ExitStatus, Hello
+from firkin.agent.outputs import Output
 from firkin.agent.requests import encode_exec, encode_window
-from firkin.errors import AgentError
+from firkin.errors import AgentError, ExecTimeout
 from firkin.host.unix import connect_unix, listen_unix
 from firkin.host.wait import wait_until
 
@@ -110,7 +112,7 @@ def test_megabytes_pass_both_ways_unchanged(agent: Agent) -> None:
 
 def test_what_is_kept_is_bounded(agent: Agent) -> None:
     with agent.connect() as guest:
-        result = guest.run("head", "-c", "3000000", "/dev/zero", max_kept=1000)
+        result = guest.run("head", "-c", "3000000", "/dev/zero", max_output=1000)
         assert (len(result.stdout), result.truncated) == (1000, True)
         assert guest.run("echo", "next").stdout == b"next\n"
 
@@ -124,11 +126,12 @@ def test_a_slow_reader_slows_the_program_and_not_the_agent(agent: Agent) -> None
 
 
 def test_stdin_may_be_a_descriptor(agent: Agent, tmp_path: Path) -> None:
-    source, out = tmp_path / "in", list[bytes]()
+    source = tmp_path / "in"
     source.write_bytes(b"x" * 300_000)
-    with agent.connect() as guest, source.open("rb") as stdin:
-        assert guest.exec(["cat"], stdin=stdin.fileno(), on_stdout=out.append) == ExitStatus(code=0)
-    assert b"".join(out) == b"x" * 300_000
+    with agent.connect() as guest, source.open("rb") as stdin, guest.start(["cat"], stdin=True) as cat:
+        cat.feed(stdin.fileno())
+        assert b"".join(output.data for output in cat) == b"x" * 300_000
+        assert cat.status == ExitStatus(code=0)
 
 
 def test_a_program_that_does_not_read_does_not_hold_us(agent: Agent) -> None:
@@ -173,56 +176,39 @@ def test_user_folder_and_environment_are_as_asked(agent: Agent) -> None:
 
 
 def test_a_terminal_has_size_echo_and_control_keys(agent: Agent) -> None:
-    out: list[bytes] = []
-    read, write = os.pipe()
-    os.write(write, b"echo typed\nstty size\n\x04")
-    with agent.connect() as guest, os.fdopen(write, "wb"):
-        status = guest.exec(["sh", "-i"], tty=(33, 77), stdin=read, on_stdout=out.append, env=["PS1=$"])
-    os.close(read)
-    assert status.code == 0
-    screen = b"".join(out)
+    with agent.connect() as guest, guest.start(["sh", "-i"], tty=(33, 77), stdin=True, env={"PS1": "$"}) as shell:
+        shell.write(b"echo typed\nstty size\n\x04")
+        screen = b"".join(output.data for output in shell)
+        assert shell.status == ExitStatus(code=0)
     assert b"typed\r\n" in screen
     assert b"33 77\r\n" in screen
 
 
 def test_control_c_reaches_the_foreground_program(agent: Agent) -> None:
-    out: list[bytes] = []
-    read, write = os.pipe()
-
-    def interrupt_once_running(data: bytes) -> None:
-        out.append(data)
-        if b"ready" in data:
-            os.write(write, b"\x03")
-
-    with agent.connect() as guest:
-        status = guest.exec(["sh", "-c", "echo ready; exec sleep 60"], tty=(24, 80), stdin=read,
-                            on_stdout=interrupt_once_running)  # fmt: skip
-    os.close(read)
-    os.close(write)
-    assert status == ExitStatus(signal=signal.SIGINT)
+    command = ["sh", "-c", "echo ready; exec sleep 60"]
+    with agent.connect() as guest, guest.start(command, tty=(24, 80), stdin=True) as sleeper:
+        for output in sleeper:
+            if b"ready" in output.data:
+                sleeper.write(b"\x03")
+        assert sleeper.status == ExitStatus(signal=signal.SIGINT)
 
 
 def test_resize_and_signal_come_from_another_thread(agent: Agent) -> None:
-    out: list[bytes] = []
-    with agent.connect() as guest:
-
-        def act(data: bytes) -> None:
-            out.append(data)
-            if b"ready" in data:
-                threading.Thread(target=guest.resize, args=(11, 22)).start()
-            elif b"11 22" in data:
-                threading.Thread(target=guest.signal, args=(signal.SIGTERM,)).start()
-
-        script = "trap 'stty size' WINCH; echo ready; while :; do sleep 0.02; done"
-        status = guest.exec(["bash", "-c", script], tty=(5, 5), on_stdout=act, timeout_s=20)
-    assert status == ExitStatus(signal=signal.SIGTERM)
+    script = "trap 'stty size' WINCH; echo ready; while :; do sleep 0.02; done"
+    with agent.connect() as guest, guest.start(["bash", "-c", script], tty=(5, 5), stdin=True) as bash:
+        while output := bash.read(timeout_s=20):
+            if b"ready" in output.data:
+                threading.Thread(target=bash.resize, args=(11, 22)).start()
+            elif b"11 22" in output.data:
+                threading.Thread(target=bash.signal, args=(signal.SIGTERM,)).start()
+        assert bash.status == ExitStatus(signal=signal.SIGTERM)
 
 
 def test_a_terminal_closes_with_its_program_though_others_hold_it(agent: Agent) -> None:
-    out: list[bytes] = []
-    with agent.connect() as guest:
-        status = guest.exec(["sh", "-c", "sleep 60 & echo done"], tty=(24, 80), on_stdout=out.append, timeout_s=20)
-    assert (status.code, b"".join(out)) == (0, b"done\r\n")
+    command = ["sh", "-c", "sleep 60 & echo done"]
+    with agent.connect() as guest, guest.start(command, tty=(24, 80)) as shell:
+        done = shell.result(timeout_s=20)
+    assert (done.returncode, done.stdout) == (0, b"done\r\n")
 
 
 def test_a_background_child_does_not_hold_the_exit(agent: Agent) -> None:
@@ -231,18 +217,29 @@ def test_a_background_child_does_not_hold_the_exit(agent: Agent) -> None:
     os.kill(int(result.stdout), signal.SIGKILL)  # it is the agent's child by now, which reaps it
 
 
+def test_a_timeout_kills_the_whole_group_and_nothing_else(agent: Agent) -> None:
+    with agent.connect() as guest:
+        with guest.start(["cat"], stdin=True) as beside:
+            with pytest.raises(ExecTimeout, match="still running after"):
+                guest.run("sh", "-c", "sleep 61 & sleep 62", timeout_s=0.2)
+            beside.write(b"alive")
+            assert beside.read(timeout_s=10) == Output(1, b"alive")
+        assert wait_until(lambda: not agent.children(), timeout_s=5)
+        assert guest.run("echo", "next").stdout == b"next\n"
+
+
 def test_hanging_up_kills_the_whole_group(agent: Agent) -> None:
-    with agent.connect() as guest, pytest.raises(AgentError, match="still running after"):
-        guest.run("sh", "-c", "sleep 61 & sleep 62", timeout_s=0.2)
+    with agent.connect() as guest:
+        guest.start(["sh", "-c", "sleep 61 & sleep 62"])
     assert wait_until(lambda: not agent.children(), timeout_s=5)
 
 
-def test_a_failing_sink_ends_the_program_and_comes_through(agent: Agent) -> None:
-    def fail(data: bytes) -> None:
-        raise BrokenPipeError
-
-    with agent.connect() as guest, pytest.raises(BrokenPipeError):
-        guest.exec(["yes"], on_stdout=fail)
+def test_what_is_not_read_to_its_end_is_killed_with_its_scope(agent: Agent) -> None:
+    with agent.connect() as guest:
+        with guest.start(["yes"]) as yes:
+            assert yes.read() is not None
+        assert wait_until(lambda: not agent.children(), timeout_s=5)
+        assert guest.run("echo", "next").stdout == b"next\n"
 
 
 def test_many_programs_run_at_once(agent: Agent) -> None:
@@ -258,6 +255,13 @@ def test_many_programs_run_at_once(agent: Agent) -> None:
     for thread in threads:
         thread.join(60)
     assert results == [b"100000"] * 40
+
+
+def test_many_threads_share_a_connection(agent: Agent) -> None:
+    with agent.connect() as guest, ThreadPoolExecutor(32) as pool:
+        wants = [b"%d\n" % number * 5000 for number in range(64)]
+        echo = lambda want: guest.run("cat", stdin=want, timeout_s=60).stdout  # noqa: E731
+        assert list(pool.map(echo, wants)) == wants
 
 
 def test_streams_share_a_connection(agent: Agent) -> None:
@@ -337,14 +341,15 @@ def test_no_frames_whatever_harm_the_agent(agent: Agent, frames: list[tuple[int,
 
 def test_execs_with_broken_lengths_are_refused(agent: Agent) -> None:
     good = encode_exec(["true"], window=100)[HEADER.size :]
-    with agent.connect() as guest:
-        blobs = (8, 17, 21, 25)  # where argv, environment, folder and user have their lengths
-        for at, broken in [(at, good[:at] + struct.pack("<I", 2**31) + good[at + 4 :]) for at in blobs] + [
-            (at, good[:at]) for at in range(len(good))
-        ]:
-            guest._send(Frame(Kind.EXEC, broken, 100 + at).encode())
-            with pytest.raises(AgentError):
-                guest._receive_one()
+    blobs = (8, 17, 21, 25)  # where argv, environment, folder and user have their lengths
+    broken = [good[:at] + struct.pack("<I", 2**31) + good[at + 4 :] for at in blobs]
+    broken += [good[:at] for at in range(len(good))]
+    with agent.dial() as sock:
+        for number, payload in enumerate(broken, start=1):
+            sock.sendall(Frame(Kind.EXEC, payload, number).encode())
+        reader, refused = FrameReader(), 0
+        while refused < len(broken):
+            refused += sum(frame.kind == Kind.ERROR for frame in reader.feed(sock.recv(65536)))
 
 
 def test_stdin_window_is_what_both_sides_think(agent: Agent) -> None:

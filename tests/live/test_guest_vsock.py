@@ -14,9 +14,10 @@ from pathlib import Path
 import pytest
 from guest_qemu import make_squashfs
 
-from firkin.agent.client import AgentConnection, ExecRefused, HelloListener, connect
+from firkin.agent.client import AgentConnection, connect
+from firkin.agent.hello import HelloListener
 from firkin.agent.initrd import GuestConfig, GuestFile, build_initrd
-from firkin.agent.messages import Hello
+from firkin.agent.messages import ExecRefused, Hello
 from firkin.errors import AgentError
 
 pytestmark = pytest.mark.live
@@ -92,9 +93,8 @@ def test_the_agent_calls_and_serves(booted: Booted) -> None:
             guest.run("nothing-like-it")
         data = os.urandom(2_000_000)
         assert guest.run("cat", stdin=data).stdout == data
-        out: list[bytes] = []
-        guest.exec(["sh", "-c", "tty; stty size"], tty=(40, 100), on_stdout=out.append)
-        assert b"".join(out).endswith(b"40 100\r\n")
+        with guest.start(["sh", "-c", "tty; stty size"], tty=(40, 100)) as shell:
+            assert shell.result(timeout_s=20).stdout.endswith(b"40 100\r\n")
         guest.sync()
 
 

@@ -2,178 +2,155 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import os
 import socket
 import time
-from collections import deque
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 
+from firkin.agent.channel import Channel
 from firkin.agent.frames import Frame, FrameReader, Kind
-from firkin.agent.hello import HelloListener
-from firkin.agent.messages import (
-    ExecRefused,
-    ExitStatus,
-    Hello,
-    decode_error,
-)
-from firkin.agent.requests import encode_exec, encode_signal, encode_winsize
-from firkin.agent.session import OUTPUT_WINDOW, DeadlinePassed, Session, Sink
-from firkin.agent.stdin import Stdin
-from firkin.errors import AgentError
-from firkin.host.unix import connect_unix
+from firkin.agent.messages import ExecRefused, Hello, KeptProgram, decode_error, decode_kept
+from firkin.agent.mux import OUTPUT_WINDOW, Stream
+from firkin.agent.process import MAX_OUTPUT, REPLY_TIMEOUT_S, ExecResult, Process
+from firkin.agent.reach import dial
+from firkin.agent.requests import encode_attach, encode_dial, encode_exec, encode_task
+from firkin.errors import AgentError, ExecTimeout
 
-__all__ = ["AgentConnection", "ExecRefused", "ExecResult", "ExitStatus", "HelloListener", "connect"]
+START_TIMEOUT_S = 30.0  # for the agent to start a program: a guest out of memory, or frozen, never does
 
-AGENT_PORT = 1024
-REPLY_TIMEOUT_S = 10.0
-RETRY_S = 0.01
-MAX_KEPT = 16 * 1024 * 1024
-MAX_ANSWER = 32  # bytes of the VMM's answer to CONNECT
-
-
-@dataclass(frozen=True, slots=True)
-class ExecResult:
-    """What a program left behind; `truncated` when it said more than was kept."""
-
-    returncode: int
-    stdout: bytes
-    stderr: bytes
-    truncated: bool = False
-
-
-class _Keeper:
-    """Keeps the first `limit` bytes of an output."""
-
-    def __init__(self, limit: int) -> None:
-        self.data = bytearray()
-        self.truncated = False
-        self._limit = limit
-
-    def __call__(self, piece: bytes) -> None:
-        room = self._limit - len(self.data)
-        self.data += piece[:room]
-        self.truncated = self.truncated or len(piece) > room
+Environment = Mapping[str, str] | Sequence[str]
+Fault = Callable[[Frame], AgentError]
 
 
 class AgentConnection:
-    """One connection. It runs one program at a time; open another for the next one beside it.
+    """One connection. It runs up to 64 programs at once, for as many threads as want to.
 
-    `hello` is what the agent said of itself. After any error but ExecRefused the connection is closed, and what ran on
-    it is killed. `resize` and `signal` may be called from other threads and from signal handlers.
+    `hello` is what the agent said of itself. When the connection closes, what runs on it is killed, unless it is kept.
 
     Raises:
-        AgentError: the agent does not answer, or speaks another version.
+        AgentError: the agent does not answer, or speaks another version; from any method, that the connection broke.
     """
 
     def __init__(self, sock: socket.socket, *, timeout_s: float = REPLY_TIMEOUT_S) -> None:
-        self._sock = sock
-        self._reader = FrameReader()
-        self._waker = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-        self._pending: deque[bytes] = deque()
-        self._last_stream = 0
-        self._running: int | None = None
         try:
-            self._sock.settimeout(timeout_s)
-            self._send(Hello().encode())
-            self.hello = Hello.decode(self._receive_one())
-            self._sock.settimeout(REPLY_TIMEOUT_S)
+            self.hello = _greet(sock, timeout_s)
+            self._channel = Channel(sock)
         except BaseException:
-            self.close()
+            sock.close()
             raise
 
     def __enter__(self) -> AgentConnection:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self.close()
 
     def close(self) -> None:
-        """Hang up; what still runs on this connection is killed."""
-        self._sock.close()
-        if self._waker >= 0:
-            os.close(self._waker)
-            self._waker = -1
+        """Hang up."""
+        self._channel.close()
 
-    def exec(
+    @property
+    def running(self) -> int:
+        """How many programs run on it."""
+        return self._channel.running
+
+    def check_idle(self) -> bool:
+        """Look, without waiting, whether the connection still stands."""
+        return self._channel.check_idle()
+
+    def start(
         self,
         argv: Sequence[str | bytes],
         *,
-        env: Sequence[str] = (),
+        env: Environment = (),
         cwd: str | None = None,
         user: str | None = None,
         tty: tuple[int, int] | None = None,
-        stdin: bytes | int | None = None,
-        timeout_s: float | None = None,
-        on_stdout: Sink | None = None,
-        on_stderr: Sink | None = None,
-    ) -> ExitStatus:
-        """Run a program until its end; never through a shell.
+        stdin: bool = False,
+        kept: bool = False,
+        timeout_s: float = START_TIMEOUT_S,
+    ) -> Process:
+        """Start a program; never through a shell.
 
-        `env` holds NAME=VALUE beyond the image's, `tty` is (rows, columns) of a terminal to run it on, `stdin` bytes or
-        a descriptor to read (None: /dev/null). Output goes to the callables as it comes; None drops it. What a
-        callable raises ends the program and comes through.
+        `env` is added to the image's, `user` is NAME, UID, NAME:GROUP or UID:GID, `tty` the (rows, columns) of a
+        terminal to run it on. Without `stdin` it reads /dev/null. A `kept` program outlives the connection.
 
         Raises:
-            ExecRefused: it did not start.
-            AgentError: the agent went away, or the program ran longer than `timeout_s` seconds.
+            ExecRefused: it did not start; `returncode` is what a shell would say.
+            AgentError: the guest did not answer within `timeout_s` seconds.
         """
-        source = Stdin(stdin)
-        request = encode_exec(
-            argv, env=env, cwd=cwd, user=user, tty=tty, stdin=source.wanted,
-            window=OUTPUT_WINDOW, stream=self._last_stream + 1,
-        )  # fmt: skip
-        session = self._session(source, {Kind.STDOUT: on_stdout, Kind.STDERR: on_stderr}, timeout_s)
-        session.fault = functools.partial(decode_error, program=os.fsdecode(argv[0]), cwd=cwd, user=user)
-        try:
-            self._send(request)
-            return session.run()
-        except ExecRefused:
-            raise
-        except DeadlinePassed as error:
-            self.close()
-            raise AgentError(f"{argv[0]!s}: still running after {timeout_s:g} s; killed") from error
-        except BaseException:
-            self.close()
-            raise
-        finally:
-            self._running = None
-            self._pending.clear()
+        variables = [f"{name}={value}" for name, value in env.items()] if isinstance(env, Mapping) else env
+        encode = functools.partial(
+            encode_exec, argv, env=variables, cwd=cwd, user=user, tty=tty, stdin=stdin, kept=kept, window=OUTPUT_WINDOW
+        )
+        program = os.fsdecode(argv[0]) if argv else ""
+        fault = functools.partial(decode_error, program=program, cwd=cwd, user=user)
+        return self._started(lambda stream: encode(stream=stream), argv, fault, timeout_s, kept=kept)
+
+    def task(
+        self,
+        *words: str | bytes,
+        user: str | None = None,
+        stdin: bool = False,
+        timeout_s: float = START_TIMEOUT_S,
+    ) -> Process:
+        """Start one of the agent's own functions (docs/agent-protocol.md lists them) as `user`, root if None.
+
+        Raises:
+            ExecRefused: there is no such user.
+            AgentError: the guest did not answer within `timeout_s` seconds.
+        """
+        fault = functools.partial(decode_error, program=os.fsdecode(words[0]), user=user)
+        encode = functools.partial(encode_task, words, user=user, stdin=stdin, window=OUTPUT_WINDOW)
+        return self._started(lambda stream: encode(stream=stream), words, fault, timeout_s)
+
+    def dial(self, port: int) -> Process:
+        """Connect to a TCP port on the guest's own loopback: `write` goes there, what is read comes from there.
+
+        Raises:
+            AgentError: nobody listens there.
+        """
+        name = f"port {port} of the guest"
+        fault = functools.partial(_blame, name)
+        return self._started(lambda stream: encode_dial(port, window=OUTPUT_WINDOW, stream=stream), (name,), fault)
+
+    def attach(self, pid: int) -> Process:
+        """Take over a kept program by its pid in the guest: what it said lately comes first.
+
+        Raises:
+            AgentError: there is none, or somebody else is attached.
+        """
+        name = f"process {pid}"
+        fault = functools.partial(_blame, name)
+        return self._started(
+            lambda stream: encode_attach(pid, window=OUTPUT_WINDOW, stream=stream), (name,), fault, kept=True
+        )
+
+    def kept(self) -> list[KeptProgram]:
+        """The kept programs that nobody has seen end."""
+        return decode_kept(self._request(Kind.KEPT, REPLY_TIMEOUT_S))
 
     def run(
         self,
         *argv: str | bytes,
-        env: Sequence[str] = (),
+        env: Environment = (),
         cwd: str | None = None,
         user: str | None = None,
         stdin: bytes | None = None,
         timeout_s: float | None = None,
-        max_kept: int = MAX_KEPT,
+        max_output: int = MAX_OUTPUT,
     ) -> ExecResult:
-        """Run a program and keep what it says, `max_kept` bytes of each stream at most.
+        """Run a program to its end and keep what it says, `max_output` bytes of each stream at most.
 
         Raises:
-            ExecRefused, AgentError: as `exec`.
+            ExecRefused: as `start`.
+            ExecTimeout: it ran longer than `timeout_s` seconds; its process group was killed.
         """
-        out, err = _Keeper(max_kept), _Keeper(max_kept)
-        status = self.exec(
-            argv, env=env, cwd=cwd, user=user, stdin=stdin, timeout_s=timeout_s, on_stdout=out, on_stderr=err
-        )
-        return ExecResult(status.returncode, bytes(out.data), bytes(err.data), out.truncated or err.truncated)
-
-    def resize(self, rows: int, columns: int) -> None:
-        """Tell the running program's terminal its new size. Does nothing when none runs."""
-        if (stream := self._running) is not None:
-            self._queue(encode_winsize(rows, columns, stream))
-
-    def signal(self, number: int) -> None:
-        """Send a signal to the running program's process group. Does nothing when none runs."""
-        if (stream := self._running) is not None:
-            self._queue(encode_signal(number, stream))
+        start = functools.partial(self.start, env=env, cwd=cwd, user=user)
+        return run_to_end(start, argv, stdin, timeout_s, max_output)
 
     def sync(self, timeout_s: float = 60.0) -> None:
         """Have the guest write everything to its disks.
@@ -195,96 +172,90 @@ class AgentConnection:
         """As `poweroff`, told as a restart."""
         self._request(Kind.REBOOT, REPLY_TIMEOUT_S)
 
-    def _session(self, source: Stdin, sinks: dict[Kind, Sink | None], timeout_s: float | None) -> Session:
-        if self._running is not None:
-            raise AgentError("exec: this connection runs a program already", hint="open another connection")
-        self._last_stream += 1
-        self._running = self._last_stream
-        deadline = None if timeout_s is None else time.monotonic() + timeout_s
-        return Session(
-            self._sock, self._reader, self._last_stream, source, sinks, self._pending, self._waker, deadline=deadline
-        )
-
-    def _queue(self, frame: bytes) -> None:
-        self._pending.append(frame)
-        with contextlib.suppress(OSError):  # closed in this moment: there is nobody to tell
-            os.eventfd_write(self._waker, 1)
-
-    def _request(self, kind: Kind, timeout_s: float) -> None:
-        self._last_stream += 1
-        self._sock.settimeout(timeout_s)
+    def _started(
+        self,
+        encode: Callable[[int], bytes],
+        argv: Sequence[str | bytes],
+        fault: Fault,
+        timeout_s: float = START_TIMEOUT_S,
+        *,
+        kept: bool = False,
+    ) -> Process:
+        stream = self._channel.open(encode, fault)
+        process = Process(self._channel, stream, argv, kept=kept)
         try:
-            self._send(Frame(kind, stream=self._last_stream).encode())
-            reply = self._receive_one()
+            self._await(stream, lambda: stream.settled, timeout_s)
         except BaseException:
-            self.close()
+            process.close()
             raise
-        self._sock.settimeout(REPLY_TIMEOUT_S)
-        if reply.kind != Kind.OK or reply.stream != self._last_stream:
-            self.close()
-            raise AgentError(f"agent: {reply.kind.name} in reply to {kind.name}")
+        return process
 
-    def _send(self, data: bytes) -> None:
+    def _request(self, kind: Kind, timeout_s: float) -> Frame:
+        stream = self._channel.open(lambda number: Frame(kind, stream=number).encode())
+        self._await(stream, lambda: stream.ended, timeout_s)
+        if stream.reply is None:
+            raise AgentError(f"agent: no OK in reply to {kind.name}")
+        return stream.reply
+
+    def _await(self, stream: Stream, done: Callable[[], bool], timeout_s: float) -> None:
+        if not self._channel.wait(stream, done, time.monotonic() + timeout_s):
+            raise AgentError(
+                f"the guest's agent does not answer within {timeout_s:g} s",
+                hint="is the machine paused, or overloaded?",
+            )
+        if stream.error is not None:
+            raise stream.error
+
+
+def run_to_end(
+    start: Callable[..., Process],
+    argv: Sequence[str | bytes],
+    stdin: bytes | None,
+    timeout_s: float | None,
+    max_output: int,
+) -> ExecResult:
+    """Start a program by `start`, feed it, and collect what it says; the time limit holds for all of it."""
+    began = time.monotonic()
+    limit = START_TIMEOUT_S if timeout_s is None else min(timeout_s, START_TIMEOUT_S)
+    with start(argv, stdin=stdin is not None, timeout_s=limit) as process:
+        left = None if timeout_s is None else max(0.0, timeout_s - (time.monotonic() - began))
         try:
-            self._sock.sendall(data)
-        except OSError as error:
-            raise AgentError(f"the guest's agent does not take data: {error}") from error
-
-    def _receive_one(self) -> Frame:
-        deadline = time.monotonic() + (self._sock.gettimeout() or REPLY_TIMEOUT_S)
-        while time.monotonic() < deadline:
-            try:
-                data = self._sock.recv(4096)
-            except OSError as error:
-                raise AgentError(f"the guest's agent does not answer: {error}") from error
-            if not data:
-                raise AgentError("the guest's agent hung up")
-            for frame in self._reader.feed(data):
-                if frame.kind == Kind.ERROR:
-                    raise decode_error(frame)
-                return frame
-        raise AgentError("the guest's agent does not answer in time")
+            return process.result(stdin=stdin or b"", timeout_s=left, max_output=max_output)
+        except ExecTimeout as error:
+            raise ExecTimeout(f"{process.argv[0]}: still running after {timeout_s:g} s; killed") from error
 
 
-def connect(uds_path: Path, timeout_s: float, *, port: int = AGENT_PORT) -> AgentConnection:
+def connect(uds_path: Path, timeout_s: float) -> AgentConnection:
     """Connect to the agent through the VMM's vsock socket; try again until `timeout_s` seconds have passed.
 
     Raises:
         AgentError: no agent answered in time.
     """
-    deadline = time.monotonic() + timeout_s
-    while True:
-        left = max(deadline - time.monotonic(), RETRY_S)
-        try:
-            sock = _dial(uds_path, port, left)
-        except OSError as error:
-            if time.monotonic() + RETRY_S >= deadline:
-                raise AgentError(
-                    f"{uds_path}: no agent answers: {error}", hint="has the guest booted? its console log says"
-                ) from error
-            time.sleep(RETRY_S)
-        else:
-            return AgentConnection(sock, timeout_s=left)
+    sock, left = dial(uds_path, timeout_s)
+    return AgentConnection(sock, timeout_s=left)
 
 
-def _dial(uds_path: Path, port: int, timeout_s: float) -> socket.socket:
-    sock = connect_unix(uds_path, timeout_s)
+def _blame(subject: str, frame: Frame) -> AgentError:
+    """The error for an ERROR frame, with the name of what was asked for."""
+    error = decode_error(frame, program=subject)
+    return AgentError(str(error) if isinstance(error, ExecRefused) else f"{subject}: {error}", hint="")
+
+
+def _greet(sock: socket.socket, timeout_s: float) -> Hello:
+    """Say hello, and hear the agent's, within `timeout_s` seconds for both."""
+    deadline, reader = time.monotonic() + timeout_s, FrameReader()
     try:
-        _shake_hands(sock, port)
-    except BaseException:
-        sock.close()
-        raise
-    return sock
-
-
-def _shake_hands(sock: socket.socket, port: int) -> None:
-    """Reach a port in the guest, as Firecracker's hybrid vsock has it."""
-    sock.sendall(f"CONNECT {port}\n".encode())
-    answer = b""
-    while not answer.endswith(b"\n"):
-        byte = sock.recv(1)  # one at a time: what follows the line belongs to the agent
-        if not byte or len(answer) > MAX_ANSWER:
-            raise ConnectionRefusedError(f"nothing listens on the guest's port {port}")
-        answer += byte
-    if not answer.startswith(b"OK "):
-        raise ConnectionRefusedError(f"{answer!r} in answer to CONNECT")
+        sock.settimeout(timeout_s)
+        sock.sendall(Hello().encode())
+        while (left := deadline - time.monotonic()) > 0:
+            sock.settimeout(left)
+            data = sock.recv(4096)
+            if not data:
+                raise AgentError("the guest's agent hung up")
+            for frame in reader.feed(data):
+                if frame.kind == Kind.ERROR:
+                    raise decode_error(frame)
+                return Hello.decode(frame)
+    except OSError as error:
+        raise AgentError(f"the guest's agent does not answer: {error}") from error
+    raise AgentError("the guest's agent does not answer in time")

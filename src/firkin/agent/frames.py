@@ -92,22 +92,27 @@ class FrameReader:
         if self._broken:
             raise AgentError("agent: bytes after a broken frame")
         self._buffer += data
-        while (frame := self._next()) is not None:
-            yield frame
+        at = 0
+        try:
+            while (frame := self._next(at)) is not None:
+                at += HEADER.size + len(frame.payload)
+                yield frame
+        finally:
+            del self._buffer[:at]
 
-    def _next(self) -> Frame | None:
-        if len(self._buffer) < HEADER.size:
+    def _next(self, at: int) -> Frame | None:
+        if len(self._buffer) - at < HEADER.size:
             return None
-        magic, kind, flags, stream, length = HEADER.unpack_from(self._buffer)
+        magic, kind, flags, stream, length = HEADER.unpack_from(self._buffer, at)
         if magic != MAGIC or length > MAX_PAYLOAD or not Kind.HELLO <= kind <= Kind.KEPT:
             self._broken = True
             raise AgentError(
-                f"agent: not a frame: {bytes(self._buffer[: HEADER.size]).hex()}",
+                f"agent: not a frame: {bytes(self._buffer[at : at + HEADER.size]).hex()}",
                 hint="does another program listen on this port of the guest?",
             )
-        end = HEADER.size + length
-        if len(self._buffer) < end:
+        start = at + HEADER.size
+        if len(self._buffer) - start < length:
             return None
-        payload = bytes(self._buffer[HEADER.size : end])
-        del self._buffer[:end]
+        with memoryview(self._buffer) as view:
+            payload = bytes(view[start : start + length])  # one copy, not two
         return Frame(Kind(kind), payload, stream, flags)

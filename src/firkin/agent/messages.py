@@ -12,6 +12,7 @@ from firkin.errors import AgentError
 HELLO_MAGIC = 0x4E494B46
 MAX_HOSTNAME = 64
 MAX_KEPT_ARGV = 1024
+KEPT_TTY = 256
 
 _HELLO = struct.Struct("<IHHIIIIII")
 _TWO_U32 = struct.Struct("<II")
@@ -98,11 +99,12 @@ class KeptState(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class KeptProgram:
-    """A program that outlives its connection. `status` is None while it runs."""
+    """A program that outlives its connection. `status` is None while it runs, `tty` tells whether it has a terminal."""
 
     pid: int
     argv: tuple[bytes, ...]
     status: ExitStatus | None = None
+    tty: bool = False
 
 
 class ExecRefused(AgentError):
@@ -110,7 +112,7 @@ class ExecRefused(AgentError):
 
     def __init__(self, message: str, returncode: int, *, hint: str = "") -> None:
         super().__init__(message, hint=hint)
-        self.returncode = returncode
+        self.returncode = self.exit_code = returncode
 
 
 def decode_started(frame: Frame) -> tuple[int, int]:
@@ -141,11 +143,12 @@ def decode_kept(frame: Frame) -> list[KeptProgram]:
             raise AgentError("agent: a list of programs that is cut short")
         pid, state, value, length = _KEPT.unpack_from(frame.payload, at)
         at += _KEPT.size
+        tty, state = bool(state & KEPT_TTY), state & ~KEPT_TTY
         if state > KeptState.KILLED or value > 255 or length > min(MAX_KEPT_ARGV, len(frame.payload) - at):
             raise AgentError("agent: a list of programs that makes no sense")
         argv = tuple(frame.payload[at : at + length].rstrip(b"\0").split(b"\0"))
         at += length
-        programs.append(KeptProgram(pid, argv, _kept_status(state, value)))
+        programs.append(KeptProgram(pid, argv, _kept_status(state, value), tty))
     return programs
 
 

@@ -9,10 +9,9 @@ from typing import Any
 
 import click
 
-from firkin.errors import FirkinError, UsageError
+from firkin.errors import FirkinError
 
-EXIT_FIRKIN = 125  # as in docker: the tool failed, not the command in the guest
-EXIT_USAGE = 2
+EXIT_FIRKIN = FirkinError.exit_code
 EXIT_INTERRUPTED = 130
 
 VERBS = {
@@ -20,14 +19,18 @@ VERBS = {
     "ls": "firkin.cli.machine:ls",
     "inspect": "firkin.cli.machine:inspect",
     "logs": "firkin.cli.machine:logs",
+    "wait": "firkin.cli.machine:wait",
     "stop": "firkin.cli.machine:stop",
     "kill": "firkin.cli.machine:kill",
     "rm": "firkin.cli.machine:rm",
     "exec": "firkin.cli.shell:exec_",
+    "attach": "firkin.cli.shell:attach",
     "ssh": "firkin.cli.ssh:ssh",
     "console": "firkin.cli.console:console",
     "kernel": "firkin.cli.kernel:kernel",
     "image": "firkin.cli.image:image",
+    "stats": "firkin.cli.stats:stats",
+    "top": "firkin.cli.stats:top",
     "tour": "firkin.cli.tour:tour",
     "doctor": "firkin.cli.doctor:doctor",
 }
@@ -54,7 +57,7 @@ def cli() -> None:
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Run one command and exit: its own code, 125 for firkin's errors, 2 for usage."""
+    """Run one command and exit: the guest program's own code, 125 for firkin's errors, 2 for usage."""
     sys.exit(_invoke(argv))
 
 
@@ -91,4 +94,4 @@ def report(error: FirkinError) -> int:
     click.echo(f"error: {error}", err=True)
     if error.hint:
         click.echo(f"hint: {error.hint}", err=True)
-    return EXIT_USAGE if isinstance(error, UsageError) else EXIT_FIRKIN
+    return error.exit_code

@@ -87,10 +87,12 @@ def _detached(firkin: Firkin, spec: MachineSpec, lifetime: Lifetime) -> int:
 
 def _command(machine: Machine, command: tuple[str, ...], *, remove: bool) -> int:
     """The machine lives as long as its command; killing it loses nothing, since its layer is in its memory."""
-    from firkin.cli.shell import interact
+    from firkin.cli.shell import interact, terminal_size
 
     try:
-        return interact(machine, command, tty=sys.stdin.isatty() and sys.stdout.isatty())
+        tty = sys.stdin.isatty() and sys.stdout.isatty()
+        process = machine.start(*command, tty=terminal_size() if tty else None, stdin=True)
+        return interact(process, tty=tty, stdin=True)
     finally:
         _finish(machine, remove=remove)
 

@@ -3,43 +3,60 @@
 from __future__ import annotations
 
 import os
+import shlex
+import shutil
 import sys
-from collections.abc import Callable
 
 import click
 
+from firkin.agent.messages import ExitStatus, KeptProgram
+from firkin.agent.process import Process
+from firkin.errors import ExecTimeout, InvalidSpec
 from firkin.manager.firkin import Firkin
-from firkin.manager.machine import Machine
 
 PASS_THROUGH = {"ignore_unknown_options": True, "allow_interspersed_args": False}
+PLAIN_SIZE = (80, 24)  # columns and lines of a terminal that does not say
 
 
-def interact(machine: Machine, command: tuple[str, ...], *, tty: bool) -> int:
-    """Run a command in the guest on our own stdin, stdout and stderr; answers its exit code."""
+def interact(process: Process, *, tty: bool, stdin: bool, timeout_s: float | None = None) -> int:
+    """Join a program in the guest to our own stdin, stdout and stderr; answers its exit code.
+
+    Signals that we get, and the size of our terminal, go to the program.
+
+    Raises:
+        ExecTimeout: it ran longer than `timeout_s` seconds, and was killed.
+    """
+    from firkin.cli.signals import passed_on, time_limit
     from firkin.cli.terminal import raw_mode
 
-    with machine.agent() as agent:
-        size = os.get_terminal_size(sys.stdout.fileno()) if tty else None
-        with raw_mode(sys.stdin.fileno() if tty else -1):
-            status = agent.exec(
-                command,
-                tty=(size.lines, size.columns) if size else None,
-                stdin=sys.stdin.fileno(),
-                on_stdout=writer(sys.stdout.fileno()),
-                on_stderr=writer(sys.stderr.fileno()),
-            )
-    return status.returncode
+    keyboard = sys.stdin.fileno()
+    with (
+        process,
+        raw_mode(keyboard if tty else -1),
+        passed_on(process, tty=tty),
+        time_limit(process, timeout_s) as limit,
+    ):
+        if stdin:
+            process.feed(keyboard)
+        for fd, data in process:
+            write_all(fd, data)
+        code = process.wait().returncode
+    if limit.passed:
+        raise ExecTimeout(f"{process.argv[0]}: still running after {timeout_s:g} s; killed")
+    return code
 
 
-def writer(fd: int) -> Callable[[bytes], None]:
-    """A sink that writes all it is given, whatever the descriptor is."""
+def write_all(fd: int, data: bytes) -> None:
+    """Write to a descriptor of ours, whatever it is, until all is out."""
+    view = memoryview(data)
+    while view:
+        view = view[os.write(fd, view) :]
 
-    def write(data: bytes) -> None:
-        view = memoryview(data)
-        while view:
-            view = view[os.write(fd, view) :]
 
-    return write
+def terminal_size() -> tuple[int, int]:
+    """(rows, columns) of our terminal."""
+    size = shutil.get_terminal_size(PLAIN_SIZE)
+    return size.lines, size.columns
 
 
 def after_dashes(command: tuple[str, ...]) -> tuple[str, ...]:
@@ -47,12 +64,93 @@ def after_dashes(command: tuple[str, ...]) -> tuple[str, ...]:
     return command[1:] if command[:1] == ("--",) else command
 
 
+def checked_variables(variables: tuple[str, ...]) -> list[str]:
+    """NAME=VALUE as it is; a NAME alone takes its value from our own environment, as in docker.
+
+    Raises:
+        InvalidSpec: there is no name.
+    """
+    given = []
+    for variable in variables:
+        name, equals, _ = variable.partition("=")
+        if not name:
+            raise InvalidSpec(f"env: {variable!r} is not NAME=VALUE", hint="-e NAME=VALUE, or -e NAME to pass yours on")
+        if equals or name in os.environ:
+            given.append(variable if equals else f"{name}={os.environ[name]}")
+    return given
+
+
 @click.command("exec", context_settings=PASS_THROUGH)
-@click.option("-t", "--tty", is_flag=True, help="Give the command a terminal.")
-@click.option("-i", "--interactive", is_flag=True, expose_value=False, help="As in docker; stdin is always passed.")
+@click.option("-i", "--interactive", is_flag=True, help="Pass our stdin to it.")
+@click.option("-t", "--tty", is_flag=True, help="Give it a terminal.")
+@click.option("-e", "--env", multiple=True, metavar="NAME=VALUE", help="Set a variable; NAME alone passes ours on.")
+@click.option("-w", "--workdir", metavar="FOLDER", help="Run it in this folder of the guest.")
+@click.option("-u", "--user", metavar="USER[:GROUP]", help="Run it as this user of the guest; names or numbers.")
+@click.option("-d", "--detach", is_flag=True, help="Leave it running and print its pid; see `firkin attach`.")
+@click.option(
+    "--timeout", "timeout_s", type=float, metavar="SECONDS", help="Kill it after so long; the exit code is 124."
+)
 @click.argument("name")
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
-def exec_(name: str, tty: bool, command: tuple[str, ...]) -> int:
-    """Run COMMAND in a running machine. Never through a shell: ask for one with `sh -c`."""
+def exec_(
+    name: str,
+    command: tuple[str, ...],
+    interactive: bool,
+    tty: bool,
+    env: tuple[str, ...],
+    workdir: str | None,
+    user: str | None,
+    detach: bool,
+    timeout_s: float | None,
+) -> int:
+    """Run COMMAND in a running machine, never through a shell: ask for one with `sh -c`.
+
+    Exits with the command's own code, 128 + the signal that killed it, 126 or 127 if it could not run, and 125 if
+    firkin failed.
+    """
     with Firkin() as firkin:
-        return interact(firkin.machine(name), after_dashes(command), tty=tty)
+        process = firkin.machine(name).start(
+            *after_dashes(command), env=checked_variables(env), cwd=workdir, user=user,
+            tty=terminal_size() if tty else None, stdin=interactive, kept=detach,
+        )  # fmt: skip
+        if not detach:
+            return interact(process, tty=tty and sys.stdin.isatty(), stdin=interactive, timeout_s=timeout_s)
+        click.echo(process.pid)
+        process.close()
+        return 0
+
+
+@click.command()
+@click.option("--no-stdin", is_flag=True, help="Do not pass our stdin to it.")
+@click.argument("name")
+@click.argument("pid", type=int, required=False)
+def attach(name: str, pid: int | None, no_stdin: bool) -> int:
+    """Take over a program that `firkin exec --detach` left running in a machine; without a PID, list them."""
+    with Firkin() as firkin:
+        machine = firkin.machine(name)
+        programs = machine.kept()
+        if pid is None:
+            return _list(programs)
+        tty = any(program.tty for program in programs if program.pid == pid)
+        process = machine.attach(pid)
+        if tty:
+            process.resize(*terminal_size())
+        return interact(process, tty=tty and sys.stdin.isatty(), stdin=not no_stdin)
+
+
+def _list(programs: list[KeptProgram]) -> int:
+    from firkin.cli.output import print_table
+
+    rows = [(program.pid, _state(program.status), _command(program.argv)) for program in programs]
+    print_table(("PID", "STATE", "COMMAND"), rows)
+    return 0
+
+
+def _state(status: ExitStatus | None) -> str:
+    if status is None:
+        return "running"
+    return f"exited ({status.code})" if status.signal is None else f"killed ({status.signal})"
+
+
+def _command(argv: tuple[bytes, ...]) -> str:
+    return shlex.join(word.decode(errors="backslashreplace") for word in argv)

@@ -16,6 +16,7 @@ MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_REMOUNT = 1, 2, 4, 8, 32  # sys/mo
 MS_BIND, MS_REC, MS_PRIVATE, MS_SLAVE, MS_SHARED = 4096, 16384, 1 << 18, 1 << 19, 1 << 20
 MNT_DETACH = 2
 IN_MODIFY, IN_MOVED_TO, IN_CREATE = 2, 128, 256  # sys/inotify.h
+FALLOC_FL_KEEP_SIZE, FALLOC_FL_PUNCH_HOLE = 1, 2  # linux/falloc.h
 
 
 @cache
@@ -76,3 +77,12 @@ def inotify(path: str, events: int) -> int:
         os.close(fd)
         raise KernelRefused(f"cannot watch {path}", number)
     return fd
+
+
+def punch_hole(fd: int, end: int) -> None:
+    """Give the disk back what a file holds before `end`; it reads as zeros then, and the file stays as long."""
+    import ctypes
+
+    flags = FALLOC_FL_KEEP_SIZE | FALLOC_FL_PUNCH_HOLE
+    result = _library().fallocate(fd, flags, ctypes.c_int64(0), ctypes.c_int64(end))
+    _check(result, "cannot punch a hole into a file")

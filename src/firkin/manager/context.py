@@ -28,7 +28,7 @@ DEFAULT_HOMES = ("/var/lib/firkin",)
 
 
 class Context:
-    """One open store. Not shared between threads."""
+    """One open store. Threads may share it."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import math
 import os
 import socket
 from collections.abc import Callable, Iterator, Sequence
@@ -9,10 +11,13 @@ from contextlib import contextmanager
 from ipaddress import IPv4Address
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
-from firkin.agent.client import AgentConnection, ExecResult, connect
-from firkin.errors import FirkinError, NotFound, UsageError
+from firkin.agent.client import AgentConnection, Environment, connect, run_to_end
+from firkin.agent.messages import KeptProgram
+from firkin.agent.pool import AgentPool
+from firkin.agent.process import MAX_OUTPUT, ExecResult, Process
+from firkin.errors import FirkinError, GuestError, NotFound, UsageError
 from firkin.host.lock import locked
 from firkin.host.netns import run_in
 from firkin.host.process import ProcessRef
@@ -25,7 +30,9 @@ from firkin.store.machines import MachineRecord, State
 from firkin.vmm import boot, console
 
 if TYPE_CHECKING:
+    from firkin.agent.stats import GuestProcess
     from firkin.manager.logs import LogLine, Moment
+    from firkin.manager.stats import Stats
 
 AGENT_TIMEOUT_S = 10.0
 STOP_TIMEOUT_S = 10.0
@@ -40,6 +47,7 @@ class Machine:
         self._context = context
         self.id = machine_id
         self._session = session  # descriptor of the session lock, if the machine ends with us
+        self._agents = AgentPool(self._connect)
 
     def __enter__(self) -> Self:
         return self
@@ -125,19 +133,113 @@ class Machine:
 
     @contextmanager
     def agent(self) -> Iterator[AgentConnection]:
-        """A connection to the agent in the guest, for this scope."""
-        self.process()
-        with connect(self.run_folder / boot.VSOCK_SOCKET, AGENT_TIMEOUT_S) as connection:
-            yield connection
-
-    def exec(self, *argv: str, timeout_s: float | None = None) -> ExecResult:
-        """Run a command in the guest, never through a shell, and keep what it prints.
+        """A connection of its own to the agent in the guest, for this scope.
 
         Raises:
-            AgentError: the agent does not answer, or the command took longer than `timeout_s` seconds.
+            UsageError: the machine does not run.
+            AgentError: its agent does not answer.
         """
-        with self.agent() as agent:
-            return agent.run(*argv, timeout_s=timeout_s)
+        with self._connect() as connection:
+            yield connection
+
+    def exec(
+        self,
+        *argv: str | bytes,
+        env: Environment = (),
+        cwd: str | None = None,
+        user: str | None = None,
+        input: bytes | None = None,  # noqa: A002 - as subprocess.run has it
+        timeout_s: float | None = None,
+        max_output: int = MAX_OUTPUT,
+        check: bool = False,
+    ) -> ExecResult:
+        """Run a command in the guest, never through a shell, and keep what it prints, `max_output` bytes of each stream
+        at most. Runs on a connection that is held; any number of threads may call at once.
+
+        Raises:
+            ExecRefused: it did not start: not found (127), not executable, no such user or folder (126).
+            ExecTimeout: it ran longer than `timeout_s` seconds; its process group was killed.
+            ExecFailed: with `check`, it ended with something else than 0.
+            AgentError: the agent does not answer.
+        """
+        start = functools.partial(self._start, env=env, cwd=cwd, user=user)
+        result = run_to_end(start, argv, input, timeout_s, max_output)
+        return result.check() if check else result
+
+    def start(
+        self,
+        *argv: str | bytes,
+        env: Environment = (),
+        cwd: str | None = None,
+        user: str | None = None,
+        tty: tuple[int, int] | None = None,
+        stdin: bool = False,
+        kept: bool = False,
+    ) -> Process:
+        """Start a command and answer a handle to it, as `subprocess.Popen` does. `tty` is (rows, columns) of a terminal
+        to run it on; a `kept` program goes on when nobody listens (see `attach`).
+
+        Raises:
+            ExecRefused, AgentError: as `exec`.
+        """
+        return self._start(argv, env=env, cwd=cwd, user=user, tty=tty, stdin=stdin, kept=kept)
+
+    def kept(self) -> list[KeptProgram]:
+        """Programs that were started as `kept` and whose end nobody has seen yet, oldest first."""
+        with self._agents.room() as agent:
+            return agent.kept()
+
+    def attach(self, pid: int) -> Process:
+        """Take over a kept program by its pid in the guest; what it said lately comes first.
+
+        Raises:
+            AgentError: there is none of that pid, or somebody else is attached.
+        """
+        with self._agents.room() as agent:
+            return agent.attach(pid)
+
+    def dial(self, port: int) -> Process:
+        """Connect to a TCP port on the guest's own loopback, through vsock: no network is needed.
+
+        Raises:
+            AgentError: nobody listens there.
+        """
+        with self._agents.room() as agent:
+            return agent.dial(port)
+
+    def stats(self) -> Stats:
+        """One reading of what the machine uses; a second one, `later.since(earlier)`, gives rates.
+
+        Raises:
+            UsageError: the machine does not run.
+        """
+        from firkin.manager.stats import Meter
+
+        with Meter(self.process(), self.run_folder) as meter:
+            return meter.read()
+
+    def top(self) -> list[GuestProcess]:
+        """The guest's processes, its kernel's threads among them.
+
+        Raises:
+            GuestError: the guest does not answer in time, or what it says makes no sense.
+        """
+        from firkin.manager.stats import top
+
+        with self._agents.room() as agent:
+            return top(agent)
+
+    def close(self) -> None:
+        """Hang up on the guest. The machine goes on; this handle connects again when it is used."""
+        self._agents.close()
+
+    def _start(self, argv: Sequence[str | bytes], **options: Any) -> Process:
+        with self._agents.room() as agent:
+            return agent.start(argv, **options)
+
+    def _connect(self) -> AgentConnection:
+        self.process()
+        return connect(self.run_folder / boot.VSOCK_SOCKET, AGENT_TIMEOUT_S)
 
     def ssh_argv(self, command: Sequence[str] = (), *, user: str = "root") -> list[str]:
         """OpenSSH's command line for this machine. It must run in the network's namespace (see `inside`)."""
@@ -183,14 +285,39 @@ class Machine:
 
     def console_writing(self) -> bool:
         """Whether more can come into the console's log: the engine runs, or its last words are being written."""
-        engine = self._context.machines.get(self.id)
-        running = engine is not None and engine.process is not None and engine.process.alive()
-        return running or console.is_kept(self.run_folder)
+        record = self._context.machines.get(self.id)
+        return record is not None and self._speaks(record.process)
+
+    def _speaks(self, engine: ProcessRef | None) -> bool:
+        return (engine is not None and engine.alive()) or console.is_kept(self.run_folder)
 
     def inside(self, act: Callable[[], T]) -> T:
         """Call `act` in the namespace of the machine's network, where its address is reachable."""
         netns = self.network.netns
         return act() if netns is None else run_in(netns, act)
+
+    def wait(self, timeout_s: float | None = None) -> int | None:
+        """Wait until the machine ends; its entrypoint's exit code, None if it did not end by itself.
+
+        The code is what the guest's console says: 128 and the signal's number for a program that was killed.
+
+        Raises:
+            GuestError: it still runs after `timeout_s` seconds.
+        """
+        engine = self.record.process
+        limit_s = math.inf if timeout_s is None else timeout_s
+        if engine is not None and not wait_until(lambda: not self._speaks(engine), timeout_s=limit_s, interval_s=0.05):
+            name = self.name
+            raise GuestError(f"machine {name!r}: still running after {limit_s:g} s", hint=f"firkin stop {name}")
+        return self.exit_code
+
+    @property
+    def exit_code(self) -> int | None:
+        """What `wait` answers; None while the machine runs."""
+        from firkin.manager.ending import exit_code
+        from firkin.vmm.process import tail
+
+        return None if self.console_writing() else exit_code(tail(self.console_log))
 
     def stop(self, *, timeout_s: float = STOP_TIMEOUT_S) -> None:
         """Shut the guest down in order; after `timeout_s` seconds without success, kill its engine."""
@@ -229,6 +356,7 @@ class Machine:
         return True
 
     def _end(self, how: Callable[[Context, MachineRecord], None]) -> None:
+        self.close()
         with locked(self._context.machine_lock(self.id)):
             record = self._context.machines.get(self.id)
             if record is not None:

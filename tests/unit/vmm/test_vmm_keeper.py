@@ -39,8 +39,15 @@ class Line:
                 view = view[line.write(view) :]
 
     def keeper(self) -> ProcessRef:
-        (found,) = with_argument("--machine", self.console.machine_id)
-        return found
+        found: list[ProcessRef] = []
+
+        def shows() -> bool:  # a program that has only just been started has no command line yet
+            found[:] = with_argument("--machine", self.console.machine_id)
+            return bool(found)
+
+        soon(shows)
+        (keeper,) = found
+        return keeper
 
     def stop(self) -> None:
         self.engine.kill()
