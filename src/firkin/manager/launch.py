@@ -14,7 +14,7 @@ from firkin.agent.initrd import build_initrd
 from firkin.errors import BootTimeout, GuestError
 from firkin.host.files import write_atomic
 from firkin.host.process import ProcessRef
-from firkin.manager import keys, networks
+from firkin.manager import keys, networks, ssh
 from firkin.manager.changes import EngineUp, Folder, KeeperUp
 from firkin.manager.context import Context
 from firkin.manager.ending import complaint
@@ -117,8 +117,8 @@ def write_boot_files(launch: Launch) -> None:
     record, image = launch.record, launch.image
     identity = None
     if image.config.sshd:
-        identity = keys.machine_identity(launch.context.paths, launch.run, record.name)
-        write_atomic(launch.run / "known_hosts", keys.known_host(identity, record.name), mode=0o600)
+        identity = keys.machine_identity(launch.context.paths, launch.home, record.name)
+        write_atomic(launch.home / ssh.KNOWN_HOSTS, keys.known_host(identity, record.name), mode=0o600)
     guest = guest_config(record.spec, record.name, image.config, image.filesystem, launch.leased(), identity)
     modules_digest = launch.kernel.modules_digest
     modules = launch.context.blobs.path(modules_digest).read_bytes() if modules_digest else None

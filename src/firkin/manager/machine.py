@@ -19,10 +19,10 @@ from firkin.agent.pool import AgentPool
 from firkin.agent.process import MAX_OUTPUT, ExecResult, Process
 from firkin.errors import FirkinError, GuestError, NotFound, UsageError
 from firkin.host.lock import locked
-from firkin.host.netns import run_in
+from firkin.host.netns import is_current, run_in
 from firkin.host.process import ProcessRef
 from firkin.host.wait import wait_until
-from firkin.manager import keys, networks, reconcile
+from firkin.manager import keys, networks, reconcile, ssh
 from firkin.manager.context import Context
 from firkin.net import links
 from firkin.net.plan import LinkPlan, NetworkPlan, plan_link
@@ -241,25 +241,54 @@ class Machine:
         self.process()
         return connect(self.run_folder / boot.VSOCK_SOCKET, AGENT_TIMEOUT_S)
 
-    def ssh_argv(self, command: Sequence[str] = (), *, user: str = "root") -> list[str]:
-        """OpenSSH's command line for this machine. It must run in the network's namespace (see `inside`)."""
-        record = self.record
-        known_hosts = self.run_folder / "known_hosts"
-        if not known_hosts.exists():
+    @property
+    def has_sshd(self) -> bool:
+        """Whether its image has an SSH server that knows our key."""
+        return self._known_hosts.exists()
+
+    @property
+    def _known_hosts(self) -> Path:
+        return self._context.paths.machine_home(self.id) / ssh.KNOWN_HOSTS
+
+    def ssh_argv(
+        self, command: Sequence[str] = (), *, options: Sequence[str] = (), direct: bool | None = None
+    ) -> list[str]:
+        """A command line of OpenSSH for this machine; `options` are further ones of ssh's, and go before ours.
+
+        It goes straight to the machine's address where our own namespace has a route, else through vsock, which works
+        from anywhere; `direct` chooses.
+
+        Raises:
+            UsageError: the machine does not run, or its image has no SSH server.
+        """
+        return ["ssh", *options, *ssh.options(self._ssh_access(direct=direct)), self.name, *command]
+
+    def ssh_config(self) -> str:
+        """A Host block of ssh_config(5), for `ssh -F`, scp, rsync, editors and Ansible.
+
+        Raises:
+            UsageError: the machine does not run, or its image has no SSH server.
+        """
+        return ssh.host_block(self._ssh_access())
+
+    def _ssh_access(self, *, direct: bool | None = None) -> ssh.Access:
+        self.process()
+        record, paths = self.record, self._context.paths
+        if not self.has_sshd:
             raise UsageError(
                 f"machine {record.name!r}: image {record.spec.image!r} has no SSH server",
-                hint=f"firkin exec {record.name} -- COMMAND",
+                hint=f"firkin exec -it {record.name} sh",
             )
-        options = {
-            "IdentityFile": keys.user_key(self._context.paths),
-            "IdentitiesOnly": "yes",
-            "UserKnownHostsFile": known_hosts,
-            "HostKeyAlias": record.name,
-            "StrictHostKeyChecking": "yes",
-            "LogLevel": "ERROR",
-        }
-        flags = [part for key, value in options.items() for part in ("-o", f"{key}={value}")]
-        return ["ssh", *flags, f"{user}@{record.address}", *command]
+        if direct is None:
+            netns = self.network.netns
+            direct = netns is None or is_current(netns)
+        return ssh.Access(
+            name=record.name,
+            address=record.address if direct else None,
+            user_key=keys.user_key(paths),
+            known_hosts=self._known_hosts,
+            paths=paths,
+        )
 
     def logs(
         self,
