@@ -18,6 +18,8 @@ FirkinError
     ├── ExecFailed       a program ended with something else than 0, where that was asked for
     ├── GuestFileError   a file or folder in the guest
     ├── FunctionFailed   a Python function in the guest ended with an error that has no type here
+
+    ├── BadArchive       what the guest sent as an archive is none, or leads out of where it may go
     └── AgentError
 """
 
@@ -162,3 +164,10 @@ class FunctionFailed(GuestError):
         super().__init__(message, hint=hint)
         self.kind = kind
         self.trace = trace
+
+
+class BadArchive(GuestError):
+    """An archive from the guest is broken, or would write where it must not."""
+
+    def __init__(self, why: str) -> None:
+        super().__init__(f"the guest sent an archive that is refused: {why}", hint="do you trust this machine?")
