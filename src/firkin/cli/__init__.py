@@ -26,6 +26,8 @@ VERBS = {
     "exec": "firkin.cli.shell:exec_",
     "attach": "firkin.cli.shell:attach",
     "ssh": "firkin.cli.ssh:ssh",
+    "ssh-config": "firkin.cli.ssh:ssh_config",
+    "proxy": "firkin.cli.ssh:proxy",
     "console": "firkin.cli.console:console",
     "kernel": "firkin.cli.kernel:kernel",
     "image": "firkin.cli.image:image",
