@@ -23,6 +23,7 @@ VERBS = {
     "kill": "firkin.cli.machine:kill",
     "rm": "firkin.cli.machine:rm",
     "exec": "firkin.cli.shell:exec_",
+    "cp": "firkin.cli.copy:cp",
     "attach": "firkin.cli.shell:attach",
     "ssh": "firkin.cli.ssh:ssh",
     "console": "firkin.cli.console:console",
