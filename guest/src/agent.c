@@ -200,7 +200,7 @@ int agent_run(const struct agent_setup *setup)
         return 1;
     if (setup->vsock && setup->listener >= 0)
         hello_start(&agent);
-    while (!agent.ending || agent.stream_count)
+    while (!agent.ending || agent.stream_count || hello_is_under_way())
         loop_turn();
     close_agent(&agent);
     return 0;

@@ -11,19 +11,21 @@
 
 enum { HOST_PORT = 1023, TRY_FOR_MS = 10000, FIRST_PAUSE_MS = 2, LONGEST_PAUSE_MS = 256, LINGER_MS = 2000 };
 
-struct call {
+static struct call {
     const struct agent *agent;
     struct watch socket;
     struct timer timer;
     uint64_t give_up_ms;
     unsigned pause_ms;
-};
+    bool refused; /* at least once: nobody waits for this call */
+} the_call;
 
 static void dial(void *owner);
 
 static void try_again(struct call *call)
 {
     watch_close(&call->socket);
+    call->refused = true;
     if (now_ms() >= call->give_up_ms)
         return;
     call->timer.fire = dial;
@@ -93,9 +95,14 @@ static void dial(void *owner)
 
 void hello_start(const struct agent *agent)
 {
-    static struct call call;
-    call = (struct call){.agent = agent, .socket.fd = -1, .pause_ms = FIRST_PAUSE_MS};
-    call.give_up_ms = now_ms() + TRY_FOR_MS;
-    call.timer.owner = &call;
-    dial(&call);
+    struct call *call = &the_call;
+    *call = (struct call){.agent = agent, .socket.fd = -1, .pause_ms = FIRST_PAUSE_MS};
+    call->give_up_ms = now_ms() + TRY_FOR_MS;
+    call->timer.owner = call;
+    dial(call);
+}
+
+bool hello_is_under_way(void)
+{
+    return the_call.agent && the_call.socket.fd >= 0 && !the_call.refused;
 }

@@ -5,6 +5,7 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include "agent.h"
@@ -99,6 +100,16 @@ static int step_switch(struct boot *boot)
     return switch_root();
 }
 
+/* What the kernel grants by default suits a small shared host; programs here have the machine to themselves. */
+static int step_limits(struct boot *boot)
+{
+    static const struct rlimit files = {1024, 524288}, processes = {RLIM_INFINITY, RLIM_INFINITY};
+    (void)boot;
+    if (setrlimit(RLIMIT_NOFILE, &files) < 0 || setrlimit(RLIMIT_NPROC, &processes) < 0)
+        return log_errno("limits", NULL);
+    return 0;
+}
+
 static int step_network(struct boot *boot)
 {
     int result = net_configure(&boot->config);
@@ -176,12 +187,13 @@ static _Noreturn void become_agent(const struct boot *boot)
     _exit(agent_run(&setup));
 }
 
-static int step_agent(struct boot *boot)
+static pid_t start_agent(void *context)
 {
+    const struct boot *boot = context;
     pid_t pid = fork();
     if (pid == 0)
         become_agent(boot);
-    return pid < 0 ? log_errno("agent", NULL) : 0;
+    return pid < 0 ? log_errno("agent", NULL) : pid;
 }
 
 static const struct {
@@ -196,11 +208,11 @@ static const struct {
     {step_root, true},
     {step_system, false},
     {step_switch, true},
+    {step_limits, false},
     {step_hostname, false},
     {step_network, false},
     {step_files, false},
     {step_listen, false},
-    {step_agent, true},
 };
 
 /* Hand over to the image's init, or stay. */
@@ -209,13 +221,15 @@ static _Noreturn void go_on(struct boot *boot)
     static char *const env[] = {"HOME=/", "TERM=linux", "PATH=/usr/local/sbin:/usr/sbin:/usr/bin:/sbin:/bin", NULL};
     const char *init = boot->config.init;
     if (init) {
+        if (start_agent(boot) < 0)
+            reset_machine();
         boot->argv[0] = (char *)(uintptr_t)init;
         execve(init, boot->argv, env);
         log_errno("init", init);
         reset_machine();
     }
     mount_cgroups();
-    supervise(&boot->config);
+    supervise(&boot->config, start_agent, boot);
 }
 
 static int serve_inherited(const char *fd)

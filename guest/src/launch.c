@@ -10,6 +10,7 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -18,12 +19,12 @@
 
 #define DEFAULT_PATH "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
-enum { MAX_GROUPS = 64 };
+enum { MAX_GROUPS = 64, CUSTOMARY_FILES = 1024 };
 
 struct identity {
     uid_t uid;
     gid_t gid;
-    const char *name; /* NULL: a number without an entry in /etc/passwd */
+    const char *name; /* whose further groups count; NULL: those of nobody */
     const char *home;
 };
 
@@ -70,7 +71,12 @@ static bool find_identity(const char *spec, struct identity *identity)
         return false;
     memcpy(user, spec, len);
     user[len] = 0;
-    return find_user(user, identity) && (!colon || find_group(colon + 1, &identity->gid));
+    if (!find_user(user, identity))
+        return false;
+    if (!colon)
+        return true;
+    identity->name = NULL; /* a group that is named stands alone, as with docker */
+    return find_group(colon + 1, &identity->gid);
 }
 
 static bool become(const struct identity *identity)
@@ -159,6 +165,16 @@ static void search_and_execute(const struct launch *launch, const char *const *e
     errno = error;
 }
 
+/* The agent raised its own; programs that use select(), or close whatever could be open, want the customary one. */
+static void lower_file_limit(void)
+{
+    struct rlimit limit;
+    if (getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur > CUSTOMARY_FILES) {
+        limit.rlim_cur = CUSTOMARY_FILES;
+        setrlimit(RLIMIT_NOFILE, &limit);
+    }
+}
+
 void launch_adopt(int in, int out, int err)
 {
     sigset_t none;
@@ -170,6 +186,7 @@ void launch_adopt(int in, int out, int err)
     dup2(err, 2);
     syscall(SYS_close_range, 3, ~0U, CLOSE_RANGE_CLOEXEC); /* a second net: each was opened close-on-exec */
     umask(022);
+    lower_file_limit();
 }
 
 bool launch_become(const char *user)

@@ -1,12 +1,10 @@
-/* Process 1 for as long as the machine lives: the entrypoint on the console, orphans, signals, and an orderly end. */
+/* Process 1 for as long as the machine lives: entrypoint, agent, orphans, signals, and an orderly end. */
 #include "supervise.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <signal.h>
-#include <stdlib.h>
-#include <string.h>
-#include <sys/ioctl.h>
+#include <stdbool.h>
+#include <stdint.h>
 #include <sys/reboot.h>
 #include <sys/wait.h>
 #include <termios.h>
@@ -14,12 +12,15 @@
 #include <unistd.h>
 
 #include "clock.h"
-#include "launch.h"
+#include "entrypoint.h"
 #include "log.h"
 #include "mount.h"
 #include "text.h"
 
-enum { TERM_GRACE_MS = 3000, KILL_GRACE_MS = 1000 };
+/* Together less than the host waits before it pulls the plug, so that layers on disk end clean. */
+enum { TERM_GRACE_MS = 7000, KILL_GRACE_MS = 1000 };
+
+enum { AGENT_PAUSE_MS = 1000 };
 
 _Noreturn void reset_machine(void)
 {
@@ -28,64 +29,48 @@ _Noreturn void reset_machine(void)
     _exit(1); /* the kernel panics, which ends the machine too */
 }
 
-static void report_failure(const struct config *config, const struct launch_failure *failure)
+/* What process 1 looks after. `entrypoint` is 0 where there is none; `agent` is -1 while none runs. */
+struct household {
+    const struct config *config;
+    start_agent_fn *start_agent;
+    void *context;
+    pid_t entrypoint, agent;
+    uint64_t agent_due_ms; /* when to start the agent at the earliest */
+};
+
+static void run_agent(struct household *house)
 {
-    const char *subject = config->argv[0];
-    if (failure->stage == LAUNCH_USER)
-        subject = config->user;
-    if (failure->stage == LAUNCH_WORKDIR)
-        subject = config->workdir;
-    errno = failure->error;
-    log_errno("entrypoint", subject);
+    house->agent_due_ms = now_ms() + AGENT_PAUSE_MS;
+    house->agent = house->start_agent(house->context);
 }
 
-static _Noreturn void run_entrypoint(const struct config *config)
-{
-    const struct launch launch = {
-        .argv = config->argv, .image_env = config->env, .workdir = config->workdir, .user = config->user, .tty = true,
-    };
-    setsid();
-    int console = open("/dev/console", O_RDWR | O_NOCTTY | O_CLOEXEC);
-    if (console < 0)
-        console = open("/dev/null", O_RDWR | O_CLOEXEC); /* a machine without a serial port */
-    launch_adopt(console, console, console);
-    ioctl(0, TIOCSCTTY, 1);
-    struct launch_failure failure = launch_program(&launch);
-    report_failure(config, &failure);
-    _exit(127);
-}
-
-static pid_t start_entrypoint(const struct config *config)
-{
-    if (!config->argv[0])
-        return -1;
-    pid_t pid = fork();
-    if (pid == 0)
-        run_entrypoint(config);
-    if (pid < 0)
-        log_errno("entrypoint", config->argv[0]);
-    return pid;
-}
-
-static void report_exit(const char *name, int status)
+static void report_exit(const char *what, const char *name, int status, const char *consequence)
 {
     struct text how = {0};
     text_add(&how, WIFSIGNALED(status) ? " was killed by signal " : " exited with ");
     text_number(&how, (unsigned long)(WIFSIGNALED(status) ? WTERMSIG(status) : WEXITSTATUS(status)));
-    LOG("entrypoint ", name, how.data, ": the machine ends");
+    LOG(what, name, how.data, ": ", consequence);
 }
 
 /* Reap everything that has ended. True when the entrypoint was among it. */
-static bool reap(const struct config *config, pid_t entrypoint)
+static bool reap(struct household *house)
 {
     bool ended = false;
     int status;
     for (pid_t pid; (pid = waitpid(-1, &status, WNOHANG)) > 0;)
-        if (pid == entrypoint) {
-            report_exit(config->argv[0], status);
+        if (pid == house->entrypoint) {
+            report_exit("entrypoint ", house->config->argv[0], status, "the machine ends");
             ended = true;
+        } else if (pid == house->agent) {
+            report_exit("agent", "", status, "it is started again"); /* who connects meanwhile waits: we listen too */
+            house->agent = -1;
         }
     return ended;
+}
+
+static struct timespec timespec_of(uint64_t ms)
+{
+    return (struct timespec){(time_t)(ms / 1000), (long)(ms % 1000) * 1000000};
 }
 
 /* Wait until no process is left; false when the time is up. */
@@ -100,8 +85,8 @@ static bool await_silence(const sigset_t *signals, unsigned limit_ms)
         uint64_t now = now_ms();
         if (now >= deadline)
             return false;
-        uint64_t left = deadline - now;
-        sigtimedwait(signals, NULL, &(struct timespec){(time_t)(left / 1000), (long)(left % 1000) * 1000000});
+        struct timespec left = timespec_of(deadline - now);
+        sigtimedwait(signals, NULL, &left);
     }
 }
 
@@ -144,21 +129,44 @@ static const char *meaning(int number)
     }
 }
 
-_Noreturn void supervise(const struct config *config)
+/* The next signal; 0 when it is time to start the agent again. */
+static int next_signal(const sigset_t *signals, const struct household *house)
 {
+    if (house->agent >= 0)
+        return sigwaitinfo(signals, NULL);
+    uint64_t now = now_ms();
+    struct timespec left = timespec_of(house->agent_due_ms > now ? house->agent_due_ms - now : 0);
+    int number = sigtimedwait(signals, NULL, &left);
+    return number < 0 && errno == EAGAIN ? 0 : number;
+}
+
+static void take_signal(int number, const sigset_t *signals, struct household *house)
+{
+    if (number == SIGCHLD) {
+        if (reap(house))
+            end_machine(signals, 0);
+    } else if (number == SIGTERM || number == SIGINT || number == SIGUSR1 || number == SIGUSR2) {
+        LOG(meaning(number), " was asked for: the machine ends");
+        end_machine(signals, house->entrypoint);
+    } else if (number > 0 && house->entrypoint > 0) {
+        kill(-house->entrypoint, number);
+    }
+}
+
+_Noreturn void supervise(const struct config *config, start_agent_fn *start_agent, void *context)
+{
+    struct household house = {.config = config, .start_agent = start_agent, .context = context};
     sigset_t signals = block_signals();
     reboot(RB_DISABLE_CAD); /* control-alt-delete is to come as SIGINT */
-    pid_t entrypoint = start_entrypoint(config);
+    house.entrypoint = entrypoint_start(config);
+    if (house.entrypoint < 0)
+        end_machine(&signals, 0);
+    run_agent(&house); /* after the entrypoint: that the agent calls means that the machine does what it was told */
     for (;;) {
-        int number = sigwaitinfo(&signals, NULL);
-        if (number == SIGCHLD) {
-            if (reap(config, entrypoint))
-                end_machine(&signals, -1);
-        } else if (number == SIGTERM || number == SIGINT || number == SIGUSR1 || number == SIGUSR2) {
-            LOG(meaning(number), " was asked for: the machine ends");
-            end_machine(&signals, entrypoint);
-        } else if (number > 0 && entrypoint > 0) {
-            kill(-entrypoint, number);
-        }
+        int number = next_signal(&signals, &house);
+        if (number == 0)
+            run_agent(&house);
+        else
+            take_signal(number, &signals, &house);
     }
 }

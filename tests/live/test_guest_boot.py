@@ -113,8 +113,8 @@ def test_the_entrypoint_runs_as_its_user_and_says_what_stops_it(kernel: Path, im
     ("config", "line"),
     [
         (replace(SHELL, entrypoint=("/bin/nothing",)), "entrypoint /bin/nothing: No such file or directory"),
-        (replace(SHELL, workdir="/nowhere"), "entrypoint /nowhere: No such file or directory"),
-        (replace(SHELL, user="bob"), "entrypoint bob: No such file or directory"),
+        (replace(SHELL, workdir="/nowhere"), "folder /nowhere: No such file or directory"),
+        (replace(SHELL, user="bob"), "user bob: no such user or group in the image"),
         (replace(SHELL, init="/sbin/nothing"), "init /sbin/nothing: No such file or directory"),
         (replace(SHELL, filesystem="ext4"), "mount ext4 /dev/vda: no such file system on that disk"),
         (replace(SHELL, filesystem="zfs"), "mount zfs /dev/vda: this kernel does not know that file system"),

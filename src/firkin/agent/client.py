@@ -90,16 +90,22 @@ class AgentConnection:
         fault = functools.partial(decode_error, program=program, cwd=cwd, user=user)
         return self._started(lambda stream: encode(stream=stream), argv, fault, timeout_s, kept=kept)
 
-    def task(self, *words: str | bytes, user: str | None = None, stdin: bool = False) -> Process:
+    def task(
+        self,
+        *words: str | bytes,
+        user: str | None = None,
+        stdin: bool = False,
+        timeout_s: float = START_TIMEOUT_S,
+    ) -> Process:
         """Start one of the agent's own functions (docs/agent-protocol.md lists them) as `user`, root if None.
 
         Raises:
             ExecRefused: there is no such user.
+            AgentError: the guest did not answer within `timeout_s` seconds.
         """
         fault = functools.partial(decode_error, program=os.fsdecode(words[0]), user=user)
-        return self._started(
-            lambda stream: encode_task(words, user=user, stdin=stdin, window=OUTPUT_WINDOW, stream=stream), words, fault
-        )
+        encode = functools.partial(encode_task, words, user=user, stdin=stdin, window=OUTPUT_WINDOW)
+        return self._started(lambda stream: encode(stream=stream), words, fault, timeout_s)
 
     def dial(self, port: int) -> Process:
         """Connect to a TCP port on the guest's own loopback: `write` goes there, what is read comes from there.

@@ -19,6 +19,7 @@ VERBS = {
     "ls": "firkin.cli.machine:ls",
     "inspect": "firkin.cli.machine:inspect",
     "logs": "firkin.cli.machine:logs",
+    "wait": "firkin.cli.machine:wait",
     "stop": "firkin.cli.machine:stop",
     "kill": "firkin.cli.machine:kill",
     "rm": "firkin.cli.machine:rm",
@@ -29,6 +30,8 @@ VERBS = {
     "console": "firkin.cli.console:console",
     "kernel": "firkin.cli.kernel:kernel",
     "image": "firkin.cli.image:image",
+    "stats": "firkin.cli.stats:stats",
+    "top": "firkin.cli.stats:top",
     "tour": "firkin.cli.tour:tour",
     "doctor": "firkin.cli.doctor:doctor",
 }

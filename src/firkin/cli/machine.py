@@ -1,4 +1,4 @@
-"""Verbs on machines that exist: ls, inspect, logs, stop, kill, rm."""
+"""Verbs on machines that exist: ls, inspect, logs, wait, stop, kill, rm."""
 
 from __future__ import annotations
 
@@ -56,7 +56,11 @@ def inspect(name: str) -> None:
         }
         print_json(
             msgspec.to_builtins(machine.record)
-            | {"network_plan": msgspec.to_builtins(network, enc_hook=encode_address), "files": files}
+            | {
+                "exit_code": machine.exit_code,
+                "network_plan": msgspec.to_builtins(network, enc_hook=encode_address),
+                "files": files,
+            }
         )
 
 
@@ -71,6 +75,16 @@ def logs(name: str, engine: bool, follow: bool) -> None:
     with Firkin() as firkin:
         machine = firkin.machine(name)
         copy_log(machine, machine.engine_log if engine else machine.console_log, follow=follow)
+
+
+@click.command()
+@NAMES
+def wait(names: tuple[str, ...]) -> None:
+    """Wait until machines end, and print their entrypoints' exit codes."""
+    with Firkin() as firkin:
+        for name in names:
+            code = firkin.machine(name).wait()
+            click.echo("-" if code is None else code)
 
 
 @click.command()

@@ -15,6 +15,7 @@ CLONE_NEWNS, CLONE_NEWPID, CLONE_NEWNET = 0x20000, 0x20000000, 0x40000000  # lin
 MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_REMOUNT = 1, 2, 4, 8, 32  # sys/mount.h
 MS_BIND, MS_REC, MS_PRIVATE, MS_SLAVE, MS_SHARED = 4096, 16384, 1 << 18, 1 << 19, 1 << 20
 MNT_DETACH = 2
+FALLOC_FL_KEEP_SIZE, FALLOC_FL_PUNCH_HOLE = 1, 2  # linux/falloc.h
 
 
 @cache
@@ -61,3 +62,12 @@ def pivot_root(new_root: str, put_old: str) -> None:
 def unmount(target: str) -> None:
     """Detach a mount at once; it goes away when its last user does."""
     _check(_library().umount2(os.fsencode(target), MNT_DETACH), f"cannot unmount {target}")
+
+
+def punch_hole(fd: int, end: int) -> None:
+    """Give the disk back what a file holds before `end`; it reads as zeros then, and the file stays as long."""
+    import ctypes
+
+    flags = FALLOC_FL_KEEP_SIZE | FALLOC_FL_PUNCH_HOLE
+    result = _library().fallocate(fd, flags, ctypes.c_int64(0), ctypes.c_int64(end))
+    _check(result, "cannot punch a hole into a file")

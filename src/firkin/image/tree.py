@@ -75,7 +75,7 @@ MASKED_UNITS = (
     "systemd-pcrphase-initrd.service", "systemd-pcrphase-sysinit.service",
     "systemd-pcrmachine.service", "systemd-repart.service",
     # Nothing here needs them.
-    "systemd-logind.service", "systemd-journal-flush.service", "systemd-update-utmp.service",
+    "systemd-journal-flush.service", "systemd-update-utmp.service",
     "systemd-update-utmp-runlevel.service", "systemd-user-sessions.service", "systemd-binfmt.service",
     "proc-sys-fs-binfmt_misc.automount", "systemd-pstore.service", "systemd-ask-password-console.path",
     "systemd-ask-password-wall.path", "systemd-initctl.socket", "systemd-rfkill.socket", "remote-fs.target",
@@ -94,6 +94,12 @@ MASKED_GENERATORS = (
     "systemd-veritysetup-generator",
 )  # fmt: skip
 
+# Started by whoever first needs them: a login over SSH, hostnamectl, timedatectl.
+NOT_AT_BOOT = ("dbus.service", "systemd-logind.service")
+
+# The console's own login is there from the boot on, and would have both start then.
+CONSOLE_WITHOUT_SESSION = "session [success=1 default=ignore] pam_succeed_if.so quiet service = login"
+
 # Keeps everybody but root out until a unit that is masked above lifts it.
 MASKED_TMPFILES = ("systemd-nologin.conf",)
 
@@ -110,16 +116,18 @@ REMOVED = (
 
 def customize_script() -> str:
     """A shell script whose first argument is the tree's root."""
-    return "\n".join(("set -eu", 'cd "$1"', *_removals(), *_files(), *_masks(), *_settings()))
+    return "\n".join(("set -eu", 'cd "$1"', *removals(), *files(FILES), *_masks(), *_settings()))
 
 
-def _removals() -> list[str]:
+def removals() -> list[str]:
+    """Lines that remove what only the installation needed; what is absent is fine."""
     return [f"rm -rf .{pattern}" for pattern in REMOVED]
 
 
-def _files() -> list[str]:
+def files(contents: Mapping[str, str]) -> list[str]:
+    """Lines that write files; path → content."""
     lines = []
-    for path, content in FILES.items():
+    for path, content in contents.items():
         folder = shlex.quote(f".{PurePosixPath(path).parent}")
         lines.append(f"mkdir -p {folder} && printf %s {shlex.quote(content)} > {shlex.quote('.' + path)}")
     return lines
@@ -129,6 +137,7 @@ def _masks() -> list[str]:
     folders = {
         "./etc/systemd/system": MASKED_UNITS,
         "./etc/systemd/system-generators": MASKED_GENERATORS,
+        "./etc/systemd/system/multi-user.target.wants": NOT_AT_BOOT,
         "./etc/tmpfiles.d": MASKED_TMPFILES,
     }
     return [
@@ -142,5 +151,6 @@ def _settings() -> list[str]:
     return [
         f"mkdir -p {wants} ./root && ln -sf ../firkin-console.service {wants}/firkin-console.service",
         "ln -sf /lib/systemd/system/multi-user.target ./etc/systemd/system/default.target",
+        f"sed -i {shlex.quote(f'/pam_systemd/i {CONSOLE_WITHOUT_SESSION}')} ./etc/pam.d/common-session",
         f"sed -i {shlex.quote(f's|^root:[^:]*:|root:{ROOT_PASSWORD}:|')} ./etc/shadow",
     ]

@@ -12,6 +12,14 @@ from firkin.store.images import ImageConfig
 
 SEED_BYTES = 64
 
+# Without ACPI a kernel that is to power off stops its CPUs instead, and the machine would live on. systemd runs this
+# last, when the disks have everything; other inits never look at it.
+POWER_OFF = GuestFile(
+    "/usr/lib/systemd/system-shutdown/firkin",
+    b'#!/bin/sh\ncase "$1" in halt | poweroff) exec systemctl --force --force reboot ;; esac\n',
+    mode=0o755,
+)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Identity:
@@ -42,7 +50,7 @@ def guest_config(
         root_device="/dev/vda",
         filesystem=filesystem,
         interfaces=(Interface(mac=link.mac, address=link.guest, gateway=link.gateway),),
-        files=files(identity),
+        files=(*files(identity), *([POWER_OFF] if image.init else [])),
         init=image.init,
         entrypoint=spec.command if spec.command and image.init is None else image.entrypoint,
         env=(*image.env, *spec.env),

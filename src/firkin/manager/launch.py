@@ -17,6 +17,7 @@ from firkin.host.process import ProcessRef
 from firkin.manager import keys, networks
 from firkin.manager.changes import EngineUp, Folder
 from firkin.manager.context import Context
+from firkin.manager.ending import complaint
 from firkin.manager.guest import guest_config
 from firkin.net.plan import LinkPlan, NetworkPlan
 from firkin.progress import step
@@ -145,7 +146,9 @@ def await_agent(launch: Launch) -> None:
         hello = launch.listener.wait(timeout_s, launch.spawned().alive)
     except GuestError as error:
         console, engine = tail(launch.station.console_log), tail(launch.station.engine_log)
-        raise BootTimeout(f"{error}\nconsole:\n{console}\nVMM:\n{engine}", hint="firkin doctor") from error
+        why = complaint(console)
+        said = f"{error}: {why}" if why else str(error)
+        raise BootTimeout(f"{said}\nconsole:\n{console}\nVMM:\n{engine}", hint="firkin doctor") from error
     launch.timeline |= {
         "guest: init": hello.init_ms,
         "guest: root mounted": hello.root_ms,

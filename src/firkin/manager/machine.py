@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import functools
+import math
 import os
 import socket
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from ipaddress import IPv4Address
 from pathlib import Path
@@ -13,24 +14,25 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from firkin.agent.client import AgentConnection, Environment, connect, run_to_end
-from firkin.agent.fs import GuestFs
 from firkin.agent.messages import KeptProgram
 from firkin.agent.pool import AgentPool
 from firkin.agent.process import MAX_OUTPUT, ExecResult, Process
-from firkin.errors import FirkinError, NotFound, UsageError
+from firkin.errors import FirkinError, GuestError, NotFound, UsageError
 from firkin.host.lock import locked
 from firkin.host.netns import run_in
 from firkin.host.process import ProcessRef
 from firkin.host.wait import wait_until
 from firkin.manager import keys, networks, reconcile
 from firkin.manager.context import Context
+from firkin.manager.files import GuestFiles
 from firkin.net import links
 from firkin.net.plan import LinkPlan, NetworkPlan, plan_link
 from firkin.store.machines import MachineRecord, State
 from firkin.vmm import boot
 
 if TYPE_CHECKING:
-    from firkin.manager.copy import Copied, Guest
+    from firkin.agent.stats import GuestProcess
+    from firkin.manager.stats import Stats
 
 AGENT_TIMEOUT_S = 10.0
 STOP_TIMEOUT_S = 10.0
@@ -38,7 +40,7 @@ STOP_TIMEOUT_S = 10.0
 T = TypeVar("T")
 
 
-class Machine:
+class Machine(GuestFiles):
     """One machine of the store. As a context manager it is removed at the end of its scope."""
 
     def __init__(self, context: Context, machine_id: str, *, session: int | None = None) -> None:
@@ -205,80 +207,6 @@ class Machine:
         with self._agents.room() as agent:
             return agent.dial(port)
 
-    @property
-    def fs(self) -> GuestFs:
-        """Files in the guest: small reads and writes, lists, events."""
-        return GuestFs(self.task)
-
-    def copy_in(
-        self, source: str | os.PathLike[str], target: str, *, archive: bool = False, follow: bool = False
-    ) -> Copied:
-        """Copy a file or folder of this host into the guest, by docker cp's rules (docs/copy.md): a target that is a
-        folder gets it inside, any other becomes it; `source/.` is what is in the folder. All belongs to root there,
-        with `archive` to the numbers of its owners here; with `follow` a link at `source` is followed.
-
-        Raises:
-            UsageError: there is no such source, or it cannot go there.
-            GuestFileError: the guest cannot write it, its disk is full, or nothing moved for 30 seconds.
-            HostError: a file cannot be read, or shrank meanwhile.
-        """
-        from firkin.manager import copy
-
-        return copy.copy_in(source, self._guest(), target, archive=archive, follow=follow)
-
-    def copy_out(
-        self,
-        source: str,
-        target: str | os.PathLike[str],
-        *,
-        archive: bool = False,
-        follow: bool = False,
-        max_bytes: int | None = None,
-    ) -> Copied:
-        """Copy a file or folder of the guest to this host, by the same rules. Whatever the guest sends, nothing but the
-        target is written. Owners, set-user-id bits and device files are kept with `archive`, by root alone.
-
-        Raises:
-            GuestFileError: there is no such source, the guest cannot read it, it sent more than `max_bytes`, or nothing
-                moved for 30 seconds.
-            BadArchive: the guest sent something else than what was asked for.
-            UsageError: it cannot go there. NoSpace: the disk is full. HostError: a file cannot be written.
-        """
-        from firkin.manager import copy
-
-        return copy.copy_out(self._guest(), source, target, archive=archive, follow=follow, max_bytes=max_bytes)
-
-    def archive_in(self, pieces: Iterable[bytes], target: str) -> Copied:
-        """Unpack a tar archive, given piece by piece, in a folder of the guest. Owners are those of the archive.
-
-        Raises:
-            GuestFileError: there is no such folder, or what the archive holds cannot be written.
-        """
-        from firkin.manager import copy
-
-        return copy.archive_in(iter(pieces), self._guest(), target)
-
-    def archive_out(self, source: str, *, follow: bool = False) -> Iterator[bytes]:
-        """A file or folder of the guest as a tar archive, piece by piece.
-
-        Raises:
-            GuestFileError: there is no such source, or the guest cannot read it.
-        """
-        from firkin.manager import copy
-
-        return copy.archive_out(self._guest(), source, follow=follow)
-
-    def copy_across(self, source: str, other: Machine, target: str, *, follow: bool = False) -> Copied:
-        """Copy a file or folder of this guest into another machine's, by the same rules; owners are kept, and nothing
-        is written on the host.
-
-        Raises:
-            GuestFileError: one of the guests cannot.
-        """
-        from firkin.manager import copy
-
-        return copy.copy_across(self._guest(), source, other._guest(), target, follow=follow)
-
     def task(self, *words: str | bytes, user: str | None = None, stdin: bool = False) -> Process:
         """Start one of the agent's own functions (docs/agent-protocol.md lists them) as `user`, root if None.
 
@@ -288,10 +216,27 @@ class Machine:
         with self._agents.room() as agent:
             return agent.task(*words, user=user, stdin=stdin)
 
-    def _guest(self) -> Guest:
-        from firkin.manager.copy import Guest
+    def stats(self) -> Stats:
+        """One reading of what the machine uses; a second one, `later.since(earlier)`, gives rates.
 
-        return Guest(self.task, self.name)
+        Raises:
+            UsageError: the machine does not run.
+        """
+        from firkin.manager.stats import Meter
+
+        with Meter(self.process(), self.run_folder) as meter:
+            return meter.read()
+
+    def top(self) -> list[GuestProcess]:
+        """The guest's processes, its kernel's threads among them.
+
+        Raises:
+            GuestError: the guest does not answer in time, or what it says makes no sense.
+        """
+        from firkin.manager.stats import top
+
+        with self._agents.room() as agent:
+            return top(agent)
 
     def close(self) -> None:
         """Hang up on the guest. The machine goes on; this handle connects again when it is used."""
@@ -329,6 +274,30 @@ class Machine:
         """Call `act` in the namespace of the machine's network, where its address is reachable."""
         netns = self.network.netns
         return act() if netns is None else run_in(netns, act)
+
+    def wait(self, timeout_s: float | None = None) -> int | None:
+        """Wait until the machine ends; its entrypoint's exit code, None if it did not end by itself.
+
+        The code is what the guest's console says: 128 and the signal's number for a program that was killed.
+
+        Raises:
+            GuestError: it still runs after `timeout_s` seconds.
+        """
+        engine = self.record.process
+        limit_s = math.inf if timeout_s is None else timeout_s
+        if engine is not None and not wait_until(lambda: not engine.alive(), timeout_s=limit_s, interval_s=0.05):
+            name = self.name
+            raise GuestError(f"machine {name!r}: still running after {limit_s:g} s", hint=f"firkin stop {name}")
+        return self.exit_code
+
+    @property
+    def exit_code(self) -> int | None:
+        """What `wait` answers; None while the machine runs."""
+        from firkin.manager.ending import exit_code
+        from firkin.vmm.process import tail
+
+        process = self.record.process
+        return None if process is not None and process.alive() else exit_code(tail(self.console_log))
 
     def stop(self, *, timeout_s: float = STOP_TIMEOUT_S) -> None:
         """Shut the guest down in order; after `timeout_s` seconds without success, kill its engine."""
