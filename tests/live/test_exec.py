@@ -150,11 +150,13 @@ def test_more_than_a_connection_takes_at_once(box: Machine) -> None:
 
 
 def test_a_thousand_in_a_row_leave_nothing(box: Machine) -> None:
+    with box.agent() as agent:
+        pid = agent.hello.pid
+
     def agent_state() -> tuple[int, int]:
-        script = (
-            "p=$(pgrep -f firkin-agent | head -n 1); ls /proc/$p/fd | wc -l; grep VmRSS /proc/$p/status | tr -dc 0-9"
-        )
-        count, rss_kib = box.exec("sh", "-c", script).text.split()
+        """(descriptors, KiB of memory) of the agent."""
+        script = f"ls /proc/{pid}/fd | wc -l; grep VmRSS /proc/{pid}/status"
+        count, _, rss_kib, _ = box.exec("sh", "-c", script).text.split()
         return int(count), int(rss_kib)
 
     for _ in range(50):

@@ -25,6 +25,7 @@ from firkin.host.process import ProcessRef
 from firkin.host.wait import wait_until
 from firkin.manager import keys, networks, reconcile, sessions, ssh
 from firkin.manager.context import Context
+from firkin.manager.files import GuestFiles
 from firkin.net import links
 from firkin.net.plan import LinkPlan, NetworkPlan, plan_link
 from firkin.store.machines import MachineRecord, State
@@ -41,7 +42,7 @@ STOP_TIMEOUT_S = 10.0
 T = TypeVar("T")
 
 
-class Machine:
+class Machine(GuestFiles):
     """One machine of the store, for any number of threads. As a context manager it is removed at the end of its scope,
     unless it was there before (`get`) or was to outlive us (`detach`): then it is only hung up on."""
 
@@ -216,6 +217,15 @@ class Machine:
         """
         with self._agents.room() as agent:
             return agent.dial(port)
+
+    def task(self, *words: str | bytes, user: str | None = None, stdin: bool = False) -> Process:
+        """Start one of the agent's own functions (docs/agent-protocol.md lists them) as `user`, root if None.
+
+        Raises:
+            ExecRefused: there is no such user.
+        """
+        with self._agents.room() as agent:
+            return agent.task(*words, user=user, stdin=stdin)
 
     def stats(self) -> Stats:
         """One reading of what the machine uses; a second one, `later.since(earlier)`, gives rates.
