@@ -23,11 +23,9 @@ from firkin.host.lock import locked
 from firkin.host.netns import is_current, run_in
 from firkin.host.process import ProcessRef
 from firkin.host.wait import wait_until
-from firkin.manager import keys, networks, reconcile, sessions, ssh
+from firkin.manager import reconcile, sessions, ssh
 from firkin.manager.context import Context
 from firkin.manager.files import GuestFiles
-from firkin.net import links
-from firkin.net.plan import LinkPlan, NetworkPlan, plan_link
 from firkin.store.machines import MachineRecord, State
 from firkin.vmm import boot, console
 
@@ -35,6 +33,7 @@ if TYPE_CHECKING:
     from firkin.agent.stats import GuestProcess
     from firkin.manager.logs import LogLine, Moment
     from firkin.manager.stats import Stats
+    from firkin.net.plan import LinkPlan, NetworkPlan
 
 AGENT_TIMEOUT_S = 10.0
 STOP_TIMEOUT_S = 10.0
@@ -103,11 +102,15 @@ class Machine(GuestFiles):
     @property
     def network(self) -> NetworkPlan:
         """Where the machine's bridge and tap are."""
+        from firkin.manager import networks  # half of what a command in a guest would load, and does not need
+
         return networks.plan(self._context, self.record.network or "default")
 
     @property
     def link(self) -> LinkPlan:
         """The machine's tap, address and MAC."""
+        from firkin.net.plan import plan_link
+
         slot = self._context.leases.slot(self.id)
         if slot is None:
             raise UsageError(f"machine {self.record.name!r} is not running", hint="firkin ls")
@@ -115,6 +118,8 @@ class Machine(GuestFiles):
 
     def host_address(self) -> IPv4Address:
         """The host's own address beside the bridge's: what the guest reaches only by routing."""
+        from firkin.net import links
+
         return links.host_address(self.network)
 
     def await_port(self, port: int, *, timeout_s: float) -> bool:
@@ -292,6 +297,8 @@ class Machine(GuestFiles):
         return ssh.host_block(self._ssh_access())
 
     def _ssh_access(self, *, direct: bool | None = None) -> ssh.Access:
+        from firkin.manager import keys
+
         self.process()
         record, paths = self.record, self._context.paths
         if not self.has_sshd:
