@@ -13,7 +13,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
-from firkin.agent.client import AgentConnection, Environment, connect, run_to_end
+from firkin.agent.calls import Environment
+from firkin.agent.client import AgentConnection, connect, run_to_end
 from firkin.agent.messages import KeptProgram
 from firkin.agent.pool import AgentPool
 from firkin.agent.process import MAX_OUTPUT, ExecResult, Process
@@ -22,7 +23,7 @@ from firkin.host.lock import locked
 from firkin.host.netns import run_in
 from firkin.host.process import ProcessRef
 from firkin.host.wait import wait_until
-from firkin.manager import keys, networks, reconcile
+from firkin.manager import keys, networks, reconcile, sessions
 from firkin.manager.context import Context
 from firkin.net import links
 from firkin.net.plan import LinkPlan, NetworkPlan, plan_link
@@ -40,19 +41,28 @@ T = TypeVar("T")
 
 
 class Machine:
-    """One machine of the store. As a context manager it is removed at the end of its scope."""
+    """One machine of the store, for any number of threads. As a context manager it is removed at the end of its scope,
+    unless it was there before (`get`) or was to outlive us (`detach`): then it is only hung up on."""
 
-    def __init__(self, context: Context, machine_id: str, *, session: int | None = None) -> None:
+    def __init__(
+        self, context: Context, machine_id: str, *, session: int | None = None, outlives: bool = False
+    ) -> None:
         self._context = context
         self.id = machine_id
         self._session = session  # descriptor of the session lock, if the machine ends with us
+        self._outlives = outlives
         self._agents = AgentPool(self._connect)
+        if session is not None:
+            sessions.add(self)
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self.remove(force=True)
+        if self._outlives:
+            self.close()
+        else:
+            self.remove(force=True)
 
     @property
     def record(self) -> MachineRecord:
@@ -331,6 +341,7 @@ class Machine:
             record = self._context.machines.get(self.id)
             if record is not None:
                 how(self._context, record)
+        sessions.discard(self)
         if self._session is not None:
             os.close(self._session)
             self._session = None
