@@ -19,8 +19,8 @@ from firkin.progress import Step, step
 SUITE = "bookworm"
 NEEDED_MIB = 600  # packages, tree, archive and image side by side
 PACKAGES = (
-    "systemd-sysv", "dbus", "libpam-systemd", "openssh-server", "iproute2", "iputils-ping", "login", "procps",
-    "netbase",
+    "systemd-sysv", "dbus", "dbus-user-session", "libpam-systemd", "openssh-server", "iproute2", "iputils-ping", "login",
+    "procps", "netbase",
 )  # fmt: skip
 # mksquashfs ignores the archive's entry for the root and would leave it open to all.
 ROOT_OPTIONS = ("-root-mode", "0755", "-root-uid", "0", "-root-gid", "0")
