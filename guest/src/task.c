@@ -1,38 +1,45 @@
 /* Finds a task by its name. */
-#include "task.h"
-
 #include <errno.h>
+#include <limits.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <string.h>
-#include <unistd.h>
 
-typedef int task_fn(int argc, const char *const *argv);
+#include "task.h"
+#include "task_io.h"
+#include "tasks.h"
 
 static const struct {
     const char *name;
     int least, most; /* arguments after the name */
     task_fn *run;
 } TASKS[] = {
-    {NULL, 0, 0, NULL},
+    {"get", 1, 2, task_get},
+    {"put", 1, 2, task_put},
+    {"read", 3, 3, task_read},
+    {"write", 3, 3, task_write},
+    {"stat", 1, 2, task_stat},
+    {"list", 1, 1, task_list},
+    {"mkdir", 2, 3, task_mkdir},
+    {"remove", 1, 2, task_remove},
+    {"rename", 2, 2, task_rename},
+    {"symlink", 2, 2, task_symlink},
+    {"chmod", 2, 2, task_chmod},
+    {"chown", 3, 3, task_chown},
+    {"watch", 1, 2, task_watch},
+    {"files", 1, INT_MAX, task_files},
+    {"processes", 0, 0, task_processes},
 };
-
-static int refuse(const char *text)
-{
-    ssize_t wrote = write(2, text, strlen(text));
-    (void)wrote;
-    return EINVAL;
-}
 
 int task_run(const char *const *argv)
 {
     int argc = 0;
     while (argv[argc])
         argc++;
-    for (size_t i = 0; argc && TASKS[i].name; i++)
+    for (size_t i = 0; argc && i < sizeof TASKS / sizeof *TASKS; i++)
         if (strcmp(TASKS[i].name, argv[0]) == 0) {
             bool fits = argc - 1 >= TASKS[i].least && argc - 1 <= TASKS[i].most;
-            return fits ? TASKS[i].run(argc, argv) : refuse("wrong number of arguments");
+            return fits ? TASKS[i].run(argc, argv) : task_refuse(EINVAL, argv[0], "wrong number of arguments");
         }
-    return refuse("the agent has no such task");
+    return task_refuse(ENOSYS, argc ? argv[0] : "", "the agent has no such task");
 }

@@ -17,6 +17,9 @@ FirkinError
     ├── ExecTimeout      a program ran longer than it may, and was killed
     ├── ExecFailed       a program ended with something else than 0, where that was asked for
     ├── GuestFileError   a file or folder in the guest
+    ├── FunctionFailed   a Python function in the guest ended with an error that has no type here
+
+    ├── BadArchive       what the guest sent as an archive is none, or leads out of where it may go
     └── AgentError
 """
 
@@ -149,3 +152,22 @@ class GuestFileError(GuestError):
         super().__init__(f"{path}: {reason or os.strerror(errno)}", hint=hint)
         self.path = path
         self.errno = errno
+
+
+class FunctionFailed(GuestError):
+    """A function that ran in a guest failed in a way that has no type of its own here.
+
+    `kind` is the error's type in the guest, `trace` its traceback there; both empty where there was none.
+    """
+
+    def __init__(self, message: str, *, kind: str = "", trace: str = "", hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.kind = kind
+        self.trace = trace
+
+
+class BadArchive(GuestError):
+    """An archive from the guest is broken, or would write where it must not."""
+
+    def __init__(self, why: str) -> None:
+        super().__init__(f"the guest sent an archive that is refused: {why}", hint="do you trust this machine?")

@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+METRICS = "metrics.json"  # in a machine's run folder; its engine writes it
+
 
 @dataclass(frozen=True, slots=True)
 class Paths:

@@ -26,9 +26,13 @@ VERBS = {
     "exec": "firkin.cli.shell:exec_",
     "attach": "firkin.cli.shell:attach",
     "ssh": "firkin.cli.ssh:ssh",
+    "ssh-config": "firkin.cli.ssh:ssh_config",
+    "proxy": "firkin.cli.ssh:proxy",
     "console": "firkin.cli.console:console",
     "kernel": "firkin.cli.kernel:kernel",
     "image": "firkin.cli.image:image",
+    "stats": "firkin.cli.stats:stats",
+    "top": "firkin.cli.stats:top",
     "tour": "firkin.cli.tour:tour",
     "doctor": "firkin.cli.doctor:doctor",
 }

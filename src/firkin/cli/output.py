@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import time
 from collections.abc import Sequence
@@ -12,6 +13,7 @@ import msgspec
 
 from firkin import progress
 
+UNITS = ("KiB", "MiB", "GiB", "TiB", "PiB", "EiB")
 AGO = ((86400, "day"), (3600, "hour"), (60, "minute"), (1, "second"))
 
 
@@ -22,10 +24,29 @@ def print_json(value: Any) -> None:
 
 def print_table(titles: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
     """Columns as wide as their widest cell, two blanks between them, as docker and kubectl print."""
-    cells = [[str(cell) for cell in row] for row in (titles, *rows)]
+    cells = [[printable(str(cell)) for cell in row] for row in (titles, *rows)]
     widths = [max(len(row[column]) for row in cells) for column in range(len(titles))]
     for row in cells:
         click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+def printable(text: str) -> str:
+    """Safe to show: what would move the cursor, hide text or turn it around is written as an escape, `\\x1b`."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def size(count: float) -> str:
+    """Bytes as people say them, `12.3 MiB`."""
+    if count < 1024:
+        return f"{count:.0f} B"
+    power = min(int(math.log2(count)) // 10, len(UNITS))
+    return f"{count / 1024**power:.1f} {UNITS[power - 1]}"
+
+
+def duration(seconds: float) -> str:
+    """Processor time as `ps` writes it, `1:02:03`."""
+    hours, minutes = divmod(int(seconds) // 60, 60)
+    return f"{hours}:{minutes:02}:{int(seconds) % 60:02}"
 
 
 def ago(when: float | None) -> str:
@@ -38,6 +59,12 @@ def ago(when: float | None) -> str:
             count = seconds // size
             return f"{count} {unit}{'s' if count > 1 else ''} ago"
     return "now"
+
+
+def utc(when: float) -> str:
+    """A time for programs and people, to the millisecond, as docker prints it."""
+    seconds, milliseconds = divmod(int(when * 1000), 1000)
+    return f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(seconds))}.{milliseconds:03}Z"
 
 
 class StepPrinter(progress.Reporter):

@@ -55,6 +55,13 @@ RECIPES: Mapping[str, Recipe] = MappingProxyType(
                 builder="firkin.image.debian",
             ),
             Recipe(
+                name="python",
+                summary="Python 3.11 on Debian 12, without an init: what @firkin.function runs in",
+                config=ImageConfig(init=None, entrypoint=("/usr/bin/python3",)),
+                squash=LZ4,
+                builder="firkin.image.python",
+            ),
+            Recipe(
                 name="busybox",
                 summary="BusyBox alone: small, and built within a second",
                 config=ImageConfig(init=None, entrypoint=("/bin/sh", "-l")),

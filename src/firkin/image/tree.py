@@ -116,16 +116,18 @@ REMOVED = (
 
 def customize_script() -> str:
     """A shell script whose first argument is the tree's root."""
-    return "\n".join(("set -eu", 'cd "$1"', *_removals(), *_files(), *_masks(), *_settings()))
+    return "\n".join(("set -eu", 'cd "$1"', *removals(), *files(FILES), *_masks(), *_settings()))
 
 
-def _removals() -> list[str]:
+def removals() -> list[str]:
+    """Lines that remove what only the installation needed; what is absent is fine."""
     return [f"rm -rf .{pattern}" for pattern in REMOVED]
 
 
-def _files() -> list[str]:
+def files(contents: Mapping[str, str]) -> list[str]:
+    """Lines that write files; path → content."""
     lines = []
-    for path, content in FILES.items():
+    for path, content in contents.items():
         folder = shlex.quote(f".{PurePosixPath(path).parent}")
         lines.append(f"mkdir -p {folder} && printf %s {shlex.quote(content)} > {shlex.quote('.' + path)}")
     return lines

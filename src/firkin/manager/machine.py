@@ -11,23 +11,29 @@ from contextlib import contextmanager
 from ipaddress import IPv4Address
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
-from firkin.agent.client import AgentConnection, Environment, connect, run_to_end
+from firkin.agent.calls import Environment
+from firkin.agent.client import AgentConnection, connect, run_to_end
 from firkin.agent.messages import KeptProgram
 from firkin.agent.pool import AgentPool
 from firkin.agent.process import MAX_OUTPUT, ExecResult, Process
 from firkin.errors import FirkinError, GuestError, NotFound, UsageError
 from firkin.host.lock import locked
-from firkin.host.netns import run_in
+from firkin.host.netns import is_current, run_in
 from firkin.host.process import ProcessRef
 from firkin.host.wait import wait_until
-from firkin.manager import keys, networks, reconcile
+from firkin.manager import keys, networks, reconcile, sessions, ssh
 from firkin.manager.context import Context
 from firkin.net import links
 from firkin.net.plan import LinkPlan, NetworkPlan, plan_link
 from firkin.store.machines import MachineRecord, State
-from firkin.vmm import boot
+from firkin.vmm import boot, console
+
+if TYPE_CHECKING:
+    from firkin.agent.stats import GuestProcess
+    from firkin.manager.logs import LogLine, Moment
+    from firkin.manager.stats import Stats
 
 AGENT_TIMEOUT_S = 10.0
 STOP_TIMEOUT_S = 10.0
@@ -36,19 +42,28 @@ T = TypeVar("T")
 
 
 class Machine:
-    """One machine of the store. As a context manager it is removed at the end of its scope."""
+    """One machine of the store, for any number of threads. As a context manager it is removed at the end of its scope,
+    unless it was there before (`get`) or was to outlive us (`detach`): then it is only hung up on."""
 
-    def __init__(self, context: Context, machine_id: str, *, session: int | None = None) -> None:
+    def __init__(
+        self, context: Context, machine_id: str, *, session: int | None = None, outlives: bool = False
+    ) -> None:
         self._context = context
         self.id = machine_id
         self._session = session  # descriptor of the session lock, if the machine ends with us
+        self._outlives = outlives
         self._agents = AgentPool(self._connect)
+        if session is not None:
+            sessions.add(self)
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self.remove(force=True)
+        if self._outlives:
+            self.close()
+        else:
+            self.remove(force=True)
 
     @property
     def record(self) -> MachineRecord:
@@ -202,6 +217,28 @@ class Machine:
         with self._agents.room() as agent:
             return agent.dial(port)
 
+    def stats(self) -> Stats:
+        """One reading of what the machine uses; a second one, `later.since(earlier)`, gives rates.
+
+        Raises:
+            UsageError: the machine does not run.
+        """
+        from firkin.manager.stats import Meter
+
+        with Meter(self.process(), self.run_folder) as meter:
+            return meter.read()
+
+    def top(self) -> list[GuestProcess]:
+        """The guest's processes, its kernel's threads among them.
+
+        Raises:
+            GuestError: the guest does not answer in time, or what it says makes no sense.
+        """
+        from firkin.manager.stats import top
+
+        with self._agents.room() as agent:
+            return top(agent)
+
     def close(self) -> None:
         """Hang up on the guest. The machine goes on; this handle connects again when it is used."""
         self._agents.close()
@@ -214,25 +251,84 @@ class Machine:
         self.process()
         return connect(self.run_folder / boot.VSOCK_SOCKET, AGENT_TIMEOUT_S)
 
-    def ssh_argv(self, command: Sequence[str] = (), *, user: str = "root") -> list[str]:
-        """OpenSSH's command line for this machine. It must run in the network's namespace (see `inside`)."""
-        record = self.record
-        known_hosts = self.run_folder / "known_hosts"
-        if not known_hosts.exists():
+    @property
+    def has_sshd(self) -> bool:
+        """Whether its image has an SSH server that knows our key."""
+        return self._known_hosts.exists()
+
+    @property
+    def _known_hosts(self) -> Path:
+        return self._context.paths.machine_home(self.id) / ssh.KNOWN_HOSTS
+
+    def ssh_argv(
+        self, command: Sequence[str] = (), *, options: Sequence[str] = (), direct: bool | None = None
+    ) -> list[str]:
+        """A command line of OpenSSH for this machine; `options` are further ones of ssh's, and go before ours.
+
+        It goes straight to the machine's address where our own namespace has a route, else through vsock, which works
+        from anywhere; `direct` chooses.
+
+        Raises:
+            UsageError: the machine does not run, or its image has no SSH server.
+        """
+        return ["ssh", *options, *ssh.options(self._ssh_access(direct=direct)), self.name, *command]
+
+    def ssh_config(self) -> str:
+        """A Host block of ssh_config(5), for `ssh -F`, scp, rsync, editors and Ansible.
+
+        Raises:
+            UsageError: the machine does not run, or its image has no SSH server.
+        """
+        return ssh.host_block(self._ssh_access())
+
+    def _ssh_access(self, *, direct: bool | None = None) -> ssh.Access:
+        self.process()
+        record, paths = self.record, self._context.paths
+        if not self.has_sshd:
             raise UsageError(
                 f"machine {record.name!r}: image {record.spec.image!r} has no SSH server",
-                hint=f"firkin exec {record.name} -- COMMAND",
+                hint=f"firkin exec -it {record.name} sh",
             )
-        options = {
-            "IdentityFile": keys.user_key(self._context.paths),
-            "IdentitiesOnly": "yes",
-            "UserKnownHostsFile": known_hosts,
-            "HostKeyAlias": record.name,
-            "StrictHostKeyChecking": "yes",
-            "LogLevel": "ERROR",
-        }
-        flags = [part for key, value in options.items() for part in ("-o", f"{key}={value}")]
-        return ["ssh", *flags, f"{user}@{record.address}", *command]
+        if direct is None:
+            netns = self.network.netns
+            direct = netns is None or is_current(netns)
+        return ssh.Access(
+            name=record.name,
+            address=record.address if direct else None,
+            user_key=keys.user_key(paths),
+            known_hosts=self._known_hosts,
+            paths=paths,
+        )
+
+    def logs(
+        self,
+        *,
+        follow: bool = False,
+        since: Moment | None = None,
+        until: Moment | None = None,
+        tail: int | None = None,
+    ) -> Iterator[LogLine]:
+        """What the guest wrote on its console, line by line.
+
+        `since` and `until` are seconds since 1970, datetimes, or texts as `firkin logs` takes them; `tail` is the
+        number of lines to begin with, the last ones. With `follow` it goes on until the machine ends.
+
+        Raises:
+            UsageError: `since` or `until` is no time.
+        """
+        from firkin.manager.logs import read_logs
+
+        return read_logs(
+            self.console_log, writing=self.console_writing, follow=follow, since=since, until=until, tail=tail
+        )
+
+    def console_writing(self) -> bool:
+        """Whether more can come into the console's log: the engine runs, or its last words are being written."""
+        record = self._context.machines.get(self.id)
+        return record is not None and self._speaks(record.process)
+
+    def _speaks(self, engine: ProcessRef | None) -> bool:
+        return (engine is not None and engine.alive()) or console.is_kept(self.run_folder)
 
     def inside(self, act: Callable[[], T]) -> T:
         """Call `act` in the namespace of the machine's network, where its address is reachable."""
@@ -249,7 +345,7 @@ class Machine:
         """
         engine = self.record.process
         limit_s = math.inf if timeout_s is None else timeout_s
-        if engine is not None and not wait_until(lambda: not engine.alive(), timeout_s=limit_s, interval_s=0.05):
+        if engine is not None and not wait_until(lambda: not self._speaks(engine), timeout_s=limit_s, interval_s=0.05):
             name = self.name
             raise GuestError(f"machine {name!r}: still running after {limit_s:g} s", hint=f"firkin stop {name}")
         return self.exit_code
@@ -260,8 +356,7 @@ class Machine:
         from firkin.manager.ending import exit_code
         from firkin.vmm.process import tail
 
-        process = self.record.process
-        return None if process is not None and process.alive() else exit_code(tail(self.console_log))
+        return None if self.console_writing() else exit_code(tail(self.console_log))
 
     def stop(self, *, timeout_s: float = STOP_TIMEOUT_S) -> None:
         """Shut the guest down in order; after `timeout_s` seconds without success, kill its engine."""
@@ -305,6 +400,7 @@ class Machine:
             record = self._context.machines.get(self.id)
             if record is not None:
                 how(self._context, record)
+        sessions.discard(self)
         if self._session is not None:
             os.close(self._session)
             self._session = None

@@ -5,10 +5,15 @@ from __future__ import annotations
 import os
 import shutil
 import time
+from contextlib import suppress
 
+from firkin.errors import EngineError
 from firkin.host.lock import try_lock
 from firkin.manager.context import Context
+from firkin.paths import METRICS
 from firkin.store.machines import Lifetime, MachineRecord, State
+
+MAX_METRICS_BYTES = 1 << 20  # three hours
 
 
 def reconcile(context: Context) -> None:
@@ -33,6 +38,20 @@ def _heal(context: Context, record: MachineRecord) -> None:
         remove(context, record)  # its maker died before it answered: nobody knows of it
     elif record.state is State.RUNNING and _should_end(context, record):
         stop(context, record)
+    elif record.state is State.RUNNING:
+        _trim_metrics(context, record)
+        if record.process is not None:
+            context.console(record.id).keep(record.process)
+
+
+def _trim_metrics(context: Context, record: MachineRecord) -> None:
+    """Its engine writes on whether or not somebody reads."""
+    path = context.paths.machine_run(record.id) / METRICS
+    if path.exists() and path.stat().st_blocks * 512 > MAX_METRICS_BYTES:
+        from firkin.vmm import metrics
+
+        with suppress(EngineError):  # whoever asks for them is told
+            metrics.add_up(path)
 
 
 def _should_end(context: Context, record: MachineRecord) -> bool:

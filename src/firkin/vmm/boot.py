@@ -13,8 +13,10 @@ from firkin.fcapi.config import VmConfig
 from firkin.fcapi.drives import Drive
 from firkin.fcapi.instance import Action, ActionType
 from firkin.fcapi.machine import MachineConfiguration
+from firkin.fcapi.metrics import MetricsConfig
 from firkin.fcapi.network import NetworkInterface
 from firkin.fcapi.vsock import Vsock
+from firkin.paths import METRICS
 from firkin.spec import MachineSpec
 
 # All paths are relative to the engine's working directory, the machine's run folder: a unix socket's path ends at
@@ -22,7 +24,6 @@ from firkin.spec import MachineSpec
 API_SOCKET = "api.sock"
 VSOCK_SOCKET = "vsock.sock"
 INITRD = "initrd.cpio"
-CONSOLE_INPUT = "console.in"
 GUEST_CID = 3
 
 # A triple fault ends the machine on every engine; `panic=-1` makes a panic do the same at once.
@@ -51,6 +52,7 @@ def vm_config(spec: MachineSpec, parts: Parts) -> VmConfig:
         machine_config=MachineConfiguration(vcpu_count=spec.vcpus, mem_size_mib=spec.memory_mib),
         network_interfaces=(NetworkInterface(iface_id="eth0", host_dev_name=parts.tap, guest_mac=parts.mac),),
         vsock=Vsock(guest_cid=GUEST_CID, uds_path=VSOCK_SOCKET),
+        metrics=MetricsConfig(metrics_path=METRICS),
     )
 
 
@@ -71,6 +73,7 @@ def calls(config: VmConfig) -> list[Call]:
         *(Call("PUT", f"/drives/{drive.drive_id}", drive) for drive in config.drives),
         *(Call("PUT", f"/network-interfaces/{nic.iface_id}", nic) for nic in config.network_interfaces),
         *([Call("PUT", "/vsock", config.vsock)] if config.vsock else []),
+        *([Call("PUT", "/metrics", config.metrics)] if config.metrics else []),
         Call("PUT", "/actions", Action(action_type=ActionType.INSTANCE_START)),
     ]
 

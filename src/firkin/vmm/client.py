@@ -22,10 +22,10 @@ class _UnixConnection(http.client.HTTPConnection):
 
     def __init__(self, path: Path, timeout_s: float) -> None:
         super().__init__("localhost", timeout=timeout_s)
-        self._path = path
+        self._path, self._timeout_s = path, timeout_s
 
     def connect(self) -> None:
-        self.sock = connect_unix(self._path, CALL_TIMEOUT_S)
+        self.sock = connect_unix(self._path, self._timeout_s)
 
 
 class ApiClient:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from firkin.errors import HostError, ProgramFailed, ProgramMissing
-from firkin.image import busybox, debian, tree
+from firkin.image import busybox, debian, mmdebstrap, python, tree
 from firkin.image.recipe import RECIPES, Squash, split_reference
 from firkin.image.sources import fallback
 
@@ -30,28 +30,29 @@ def test_recipes_say_how_their_images_run() -> None:
     assert RECIPES["debian"].config.sshd
     assert RECIPES["busybox"].config.init is None
     assert RECIPES["busybox"].config.entrypoint == ("/bin/sh", "-l")
+    assert RECIPES["python"].config.init is None
 
 
 def test_root_builds_in_namespaces_that_die_with_the_build() -> None:
-    argv = debian.mmdebstrap_argv(fallback("bookworm"), Path("/w/root.tar"), root=True)
+    argv = mmdebstrap.mmdebstrap_argv(debian.TREE, fallback("bookworm"), Path("/w/root.tar"), root=True)
     assert argv[0] == "unshare"
     assert {"--mount", "--pid", "--kill-child"} < set(argv)
     assert "--mode=root" in argv
 
 
 def test_other_users_build_in_a_user_namespace() -> None:
-    argv = debian.mmdebstrap_argv(fallback("bookworm"), Path("/w/root.tar"), root=False)
+    argv = mmdebstrap.mmdebstrap_argv(debian.TREE, fallback("bookworm"), Path("/w/root.tar"), root=False)
     assert argv[0] == "mmdebstrap"
     assert "--mode=unshare" in argv
 
 
 def test_the_build_sees_proxies_and_fixed_times_and_nothing_private() -> None:
-    env = debian.environment({"PATH": "/x", "http_proxy": "http://p", "SECRET": "s"}, Path("/w"), root=True)
+    env = mmdebstrap.environment({"PATH": "/x", "http_proxy": "http://p", "SECRET": "s"}, Path("/w"), root=True)
     assert env["http_proxy"] == "http://p"
     assert env["TMPDIR"] == "/w"
     assert env["SOURCE_DATE_EPOCH"].isdigit()
     assert "SECRET" not in env
-    assert "TMPDIR" not in debian.environment({}, Path("/w"), root=False)
+    assert "TMPDIR" not in mmdebstrap.environment({}, Path("/w"), root=False)
 
 
 @pytest.mark.parametrize(
@@ -63,7 +64,7 @@ def test_the_build_sees_proxies_and_fixed_times_and_nothing_private() -> None:
     ],
 )
 def test_known_causes_are_named(output: str, words: str, hint: str) -> None:
-    error = debian.explain(ProgramFailed(["mmdebstrap"], 1, output), fallback("bookworm"))
+    error = mmdebstrap.explain(ProgramFailed(["mmdebstrap"], 1, output), fallback("bookworm"))
     assert isinstance(error, HostError)
     assert words in str(error)
     assert hint in error.hint
@@ -84,6 +85,15 @@ def test_the_customize_script_changes_a_tree_as_planned(tmp_path: Path) -> None:
     system = tmp_path / "etc/systemd/system"
     assert str((system / "apt-daily.timer").readlink()) == "/dev/null"
     assert (system / "multi-user.target.wants/firkin-console.service").resolve().read_text() == tree.CONSOLE
+
+
+def test_the_tree_for_python_sheds_perl_and_compiles_the_library() -> None:
+    argv = mmdebstrap.mmdebstrap_argv(python.TREE, fallback("bookworm"), Path("/w/root.tar"), root=False)
+    assert "--variant=essential" in argv
+    assert "python3" in next(part for part in argv if part.startswith("--include=")).split(",")
+    script = python.customize_script()
+    subprocess.run(["sh", "-n", "-c", script], check=True, timeout=10)
+    assert script.index("dpkg --purge") < script.index("unchecked-hash")
 
 
 def test_applets_become_links_to_the_one_program() -> None:
@@ -110,5 +120,5 @@ def test_a_user_without_subordinate_ids_is_told_the_command(tmp_path: Path) -> N
     empty = tmp_path / "subuid"
     empty.write_text("someone:100000:65536\n")
     with pytest.raises((HostError, ProgramMissing)) as caught:
-        debian._check_subordinate_ids("firkin-nobody", (empty,))
+        mmdebstrap._check_subordinate_ids("firkin-nobody", (empty,))
     assert caught.value.hint

@@ -31,5 +31,6 @@ def test_the_last_call_starts_the_machine() -> None:
         "/drives/rootfs",
         "/network-interfaces/eth0",
         "/vsock",
+        "/metrics",
         "/actions",
     ]
