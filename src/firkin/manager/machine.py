@@ -246,9 +246,17 @@ class Machine:
         with self._agents.room() as agent:
             return agent.start(argv, **options)
 
-    def _connect(self) -> AgentConnection:
+    def reach(self) -> Path:
+        """The VMM's socket, through which the guest's vsock ports are reached.
+
+        Raises:
+            UsageError: the machine does not run.
+        """
         self.process()
-        return connect(self.run_folder / boot.VSOCK_SOCKET, AGENT_TIMEOUT_S)
+        return self.run_folder / boot.VSOCK_SOCKET
+
+    def _connect(self) -> AgentConnection:
+        return connect(self.reach(), AGENT_TIMEOUT_S)
 
     def ssh_argv(self, command: Sequence[str] = (), *, user: str = "root") -> list[str]:
         """OpenSSH's command line for this machine. It must run in the network's namespace (see `inside`)."""
