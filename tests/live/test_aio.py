@@ -188,20 +188,23 @@ def test_the_machines_end_is_told_to_who_waits(within: Callable[[Test[None]], No
     async def test(machine: aio.Machine) -> None:
         with pytest.raises(GuestError, match="still running"):
             await machine.wait(0.1)
-        waiting = asyncio.create_task(machine.exec("sleep", "1234"))
-        await asyncio.sleep(0.2)
-        await machine.kill()
+        waiting = asyncio.create_task(machine.wait(20))
         with pytest.raises(AgentError):
-            await waiting
-        await machine.wait(10)
+            await machine.exec("sh", "-c", "kill -TERM 1; sleep 1234")
+        await waiting
 
     within(test)
 
 
 def test_a_handle_works_on_one_loop_after_another(settings: Settings) -> None:
     machine = asyncio.run(aio.run("busybox", memory_mib=128, settings=settings))
-    for _ in range(2):
-        assert asyncio.run(machine.exec("true")).returncode == 0
+
+    async def test() -> None:
+        assert (await machine.exec("true")).returncode == 0
+        machine.close()
+
+    asyncio.run(test())
+    asyncio.run(test())
     asyncio.run(machine.remove(force=True))
 
 

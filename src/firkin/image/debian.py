@@ -8,8 +8,8 @@ from firkin.image import mmdebstrap, tree
 from firkin.image.recipe import Recipe
 
 PACKAGES = (
-    "systemd-sysv", "dbus", "libpam-systemd", "openssh-server", "iproute2", "iputils-ping", "login", "procps",
-    "netbase",
+    "systemd-sysv", "dbus", "dbus-user-session", "libpam-systemd", "openssh-server", "iproute2", "iputils-ping",
+    "login", "procps", "netbase",
 )  # fmt: skip
 TREE = mmdebstrap.Tree(
     suite="bookworm",

@@ -212,5 +212,3 @@ def test_modes_are_those_of_the_file(tmp_path: Path) -> None:
     (tmp_path / "dir").mkdir(mode=0o700)
     with opened(pack(str(tmp_path / "dir"), "dir")) as archive:
         assert archive.getmembers()[0].mode == stat.S_IMODE((tmp_path / "dir").stat().st_mode)
-
-
