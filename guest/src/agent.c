@@ -107,13 +107,20 @@ static void on_listener(void *owner, uint32_t events)
         conn_open(agent, fd);
 }
 
+static struct stream *running(struct stream *list, pid_t pid)
+{
+    while (list && (list->pid != pid || list->exited))
+        list = list->next;
+    return list;
+}
+
 static struct stream *stream_of(const struct agent *agent, pid_t pid)
 {
+    struct stream *found;
     for (struct conn *conn = agent->conns; conn; conn = conn->next)
-        for (struct stream *stream = conn->streams; stream; stream = stream->next)
-            if (stream->pid == pid)
-                return stream;
-    return NULL;
+        if ((found = running(conn->streams, pid)))
+            return found;
+    return running(agent->detached, pid);
 }
 
 static void reap(struct agent *agent)
@@ -131,7 +138,8 @@ static void end_streams(struct agent *agent)
     agent->ending = true;
     watch_close(&agent->listener);
     for (struct conn *conn = agent->conns; conn; conn = conn->next)
-        stream_hang_up_all(conn);
+        stream_hang_up_all(conn->streams);
+    stream_hang_up_all(agent->detached);
 }
 
 static void on_signal(void *owner, uint32_t events)

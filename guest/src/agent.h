@@ -30,12 +30,16 @@ struct agent_setup {
 };
 
 struct conn;
+struct kept;
+struct stream;
 
 struct agent {
     struct agent_setup setup;
     struct conn *conns;
     size_t conn_count;
     size_t stream_count;
+    struct stream *detached; /* kept programs without a connection */
+    struct kept *kept;       /* all kept programs, the oldest first */
     bool ending;
     struct watch listener;
     struct watch signals;

@@ -8,6 +8,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "dispatch.h"
 #include "stream.h"
 
 enum { ROOM_FOR_REPLY = 8192 };
@@ -25,8 +26,9 @@ static size_t room_left(const struct conn *conn)
 /* Read on only while a reply to what is read would fit. */
 static void update_interest(struct conn *conn)
 {
-    uint32_t events = room_left(conn) >= ROOM_FOR_REPLY ? EPOLLIN : 0;
-    watch_for(&conn->socket, events | (conn->out_len || conn->wants_room ? EPOLLOUT : 0));
+    bool reads = !conn->frame_waits && room_left(conn) >= ROOM_FOR_REPLY;
+    bool writes = conn->out_len || conn->wants_room || conn->frame_waits;
+    watch_for(&conn->socket, (reads ? EPOLLIN : 0) | (writes ? EPOLLOUT : 0));
 }
 
 void conn_close(struct conn *conn)
@@ -35,7 +37,7 @@ void conn_close(struct conn *conn)
     if (conn_closed(conn))
         return;
     while (conn->streams)
-        stream_abort(conn->streams);
+        stream_abandon(conn->streams);
     watch_close(&conn->socket);
     struct conn **at = &agent->conns;
     while (*at != conn)
@@ -58,7 +60,7 @@ static unsigned char *tail(struct conn *conn, size_t len)
 unsigned char *conn_reserve(struct conn *conn, size_t *room)
 {
     size_t left = room_left(conn);
-    if (conn_closed(conn) || left <= CONN_CONTROL + FRAME_HEADER) {
+    if (conn_closed(conn) || conn->frame_waits || left <= CONN_CONTROL + FRAME_HEADER) {
         conn->wants_room = true;
         return NULL;
     }
@@ -118,99 +120,62 @@ void conn_flush(struct conn *conn)
     update_interest(conn);
 }
 
-/* A fault after which the rest of the bytes cannot be trusted. */
-static void refuse(struct conn *conn, enum error_code code, const char *text)
+void conn_refuse(struct conn *conn, enum error_code code, const char *text)
 {
     conn_send_error(conn, 0, code, text);
     conn_flush(conn);
     conn_close(conn);
 }
 
-static void on_hello(struct conn *conn, const struct frame *frame)
+/* Room that a frame's reply may need: all kept programs, or less than a header's worth of words. */
+static size_t reply_room(const struct frame *frame)
 {
-    struct reader reader = reader_of(frame);
-    struct writer writer = {0};
-    uint32_t magic = read_u32(&reader);
-    uint16_t lowest = read_u16(&reader), highest = read_u16(&reader);
-    if (reader.bad || magic != HELLO_MAGIC || conn->greeted) {
-        refuse(conn, ERROR_PROTOCOL, "not a hello");
-        return;
-    }
-    if (lowest > PROTOCOL_VERSION || highest < PROTOCOL_VERSION) {
-        refuse(conn, ERROR_VERSION, "this agent speaks version 2");
-        return;
-    }
-    conn->greeted = true;
-    agent_introduce(conn->agent, &writer);
-    conn_send(conn, FRAME_HELLO_ACK, 0, writer.data, writer.len);
+    return frame->type == FRAME_KEPT ? CONN_CONTROL + CONN_FRAME : ROOM_FOR_REPLY;
 }
 
-static void on_power(struct conn *conn, const struct frame *frame)
+/* The next frame if all of it is here and its reply would fit. */
+static bool next_frame(struct conn *conn, struct frame *frame)
 {
-    if (!agent_power(conn->agent, frame->type == FRAME_REBOOT)) {
-        conn_send_error(conn, frame->stream, ERROR_REFUSED, "this agent has no machine to end");
-        return;
+    conn->frame_waits = false;
+    if (conn->in_len < FRAME_HEADER)
+        return false;
+    if (!frame_unpack(frame, conn->in + conn->in_start)) {
+        conn_refuse(conn, ERROR_PROTOCOL, "not a frame");
+        return false;
     }
-    conn_send(conn, FRAME_OK, frame->stream, NULL, 0);
+    if (conn->in_len < FRAME_HEADER + frame->len)
+        return false;
+    conn->frame_waits = room_left(conn) < reply_room(frame);
+    frame->payload = conn->in + conn->in_start + FRAME_HEADER;
+    return !conn->frame_waits;
 }
 
-static void dispatch(struct conn *conn, const struct frame *frame)
-{
-    if (!conn->greeted && frame->type != FRAME_HELLO) {
-        refuse(conn, ERROR_PROTOCOL, "the first frame must be a hello");
-        return;
-    }
-    switch (frame->type) {
-    case FRAME_HELLO:
-        on_hello(conn, frame);
-        break;
-    case FRAME_POWEROFF:
-    case FRAME_REBOOT:
-        on_power(conn, frame);
-        break;
-    case FRAME_SYNC:
-        stream_sync(conn, frame);
-        break;
-    case FRAME_EXEC:
-        stream_exec(conn, frame);
-        break;
-    case FRAME_TASK:
-        stream_task(conn, frame);
-        break;
-    default:
-        if (!stream_frame(conn, frame))
-            refuse(conn, ERROR_PROTOCOL, "a frame that the agent does not know, or that breaks its limits");
-    }
-}
-
-/* Serve every whole frame that is here. */
 static void serve_frames(struct conn *conn)
 {
-    size_t done = 0;
-    while (!conn_closed(conn) && conn->in_len - done >= FRAME_HEADER) {
-        struct frame frame;
-        if (room_left(conn) < ROOM_FOR_REPLY) {
-            conn->wants_room = true;
-            break;
-        }
-        if (!frame_unpack(&frame, conn->in + done)) {
-            refuse(conn, ERROR_PROTOCOL, "not a frame");
-            return;
-        }
-        if (conn->in_len - done < FRAME_HEADER + frame.len)
-            break;
-        frame.payload = conn->in + done + FRAME_HEADER;
+    struct frame frame;
+    while (!conn_closed(conn) && next_frame(conn, &frame)) {
         dispatch(conn, &frame);
-        done += FRAME_HEADER + frame.len;
+        conn->in_start += FRAME_HEADER + frame.len;
+        conn->in_len -= FRAME_HEADER + frame.len;
     }
-    conn->in_len -= done;
-    if (done && conn->in_len)
-        memmove(conn->in, conn->in + done, conn->in_len);
+    if (!conn->in_len)
+        conn->in_start = 0;
+}
+
+/* Where more can be read to: there is always room for the rest of a frame. */
+static size_t make_space(struct conn *conn)
+{
+    if (conn->in_start + CONN_FRAME > sizeof conn->in) {
+        memmove(conn->in, conn->in + conn->in_start, conn->in_len);
+        conn->in_start = 0;
+    }
+    return sizeof conn->in - conn->in_start - conn->in_len;
 }
 
 static void receive(struct conn *conn)
 {
-    ssize_t got = recv(conn->socket.fd, conn->in + conn->in_len, sizeof conn->in - conn->in_len, 0);
+    size_t space = make_space(conn);
+    ssize_t got = recv(conn->socket.fd, conn->in + conn->in_start + conn->in_len, space, 0);
     if (got < 0 && (errno == EAGAIN || errno == EINTR))
         return;
     if (got <= 0) {
@@ -227,11 +192,12 @@ static void on_socket(void *owner, uint32_t events)
     if (events & EPOLLOUT) {
         conn->wants_room = false;
         conn_flush(conn);
-        stream_resume_all(conn);
         if (!conn_closed(conn))
-            serve_frames(conn); /* those that waited for room */
+            serve_frames(conn); /* those that waited for room, before output takes it */
+        stream_resume_all(conn);
     }
-    if (!conn_closed(conn) && events & ~(uint32_t)EPOLLOUT && conn->in_len < sizeof conn->in)
+    bool reads = conn->frame_waits ? events & (EPOLLHUP | EPOLLERR) : events & ~(uint32_t)EPOLLOUT;
+    if (!conn_closed(conn) && reads)
         receive(conn);
     conn_flush(conn);
 }

@@ -7,6 +7,7 @@
 enum {
     CONN_FRAME = FRAME_HEADER + FRAME_MAX_PAYLOAD,
     CONN_CONTROL = 16384, /* room that output never takes: replies and exits always fit */
+    CONN_IN = 4 * CONN_FRAME,
     CONN_OUT = 2 * CONN_FRAME + CONN_CONTROL,
     CONN_MAX_STREAMS = 64,
 };
@@ -21,15 +22,19 @@ struct conn {
     size_t stream_count;
     struct watch socket; /* fd -1: closed, to be freed */
     bool greeted;
-    bool wants_room; /* frames or output wait for the host to read */
-    bool overrun;    /* a reply found no room: the host does not keep to the protocol */
-    size_t in_len;
+    bool wants_room;  /* output waits for the host to read */
+    bool frame_waits; /* so does the next frame, for room for its reply */
+    bool overrun;     /* a reply found no room: the host does not keep to the protocol */
+    size_t in_start, in_len;
     size_t out_start, out_len;
-    unsigned char in[CONN_FRAME];
+    unsigned char in[CONN_IN];
     unsigned char out[CONN_OUT];
 };
 
 void conn_open(struct agent *agent, int fd);
+
+/* End it with a fault after which the rest of the bytes cannot be trusted. */
+void conn_refuse(struct conn *conn, enum error_code code, const char *text);
 
 /* Close, and kill what runs for it. */
 void conn_close(struct conn *conn);

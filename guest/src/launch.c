@@ -21,13 +21,6 @@
 
 enum { MAX_GROUPS = 64, CUSTOMARY_FILES = 1024 };
 
-struct identity {
-    uid_t uid;
-    gid_t gid;
-    const char *name; /* whose further groups count; NULL: those of nobody */
-    const char *home;
-};
-
 static bool parse_id(const char *text, unsigned *id)
 {
     char *end;
@@ -62,7 +55,7 @@ static bool find_group(const char *group, gid_t *gid)
     return entry;
 }
 
-static bool find_identity(const char *spec, struct identity *identity)
+bool launch_find(const char *spec, struct identity *identity)
 {
     char user[256];
     const char *colon = strchr(spec, ':');
@@ -79,7 +72,7 @@ static bool find_identity(const char *spec, struct identity *identity)
     return find_group(colon + 1, &identity->gid);
 }
 
-static bool become(const struct identity *identity)
+bool launch_become(const struct identity *identity)
 {
     gid_t groups[MAX_GROUPS];
     int count = MAX_GROUPS;
@@ -119,19 +112,14 @@ static const char *get_variable(const char *const *env, const char *name)
     return NULL;
 }
 
-static const char *const *make_environment(const struct launch *launch, const struct identity *identity)
+static void make_environment(const char **env, const struct launch *launch, const char *home)
 {
-    static const char *env[MAX_LAUNCH_ENV + 1];
-    static struct text home;
-    text_add(&home, "HOME=");
-    text_add(&home, identity->home);
     set_variable(env, "PATH=" DEFAULT_PATH);
-    set_variable(env, home.data);
+    set_variable(env, home);
     if (launch->tty)
         set_variable(env, "TERM=xterm");
     set_variables(env, launch->image_env);
     set_variables(env, launch->given_env);
-    return env;
 }
 
 static void execute(const char *path, const struct launch *launch, const char *const *env)
@@ -189,26 +177,19 @@ void launch_adopt(int in, int out, int err)
     lower_file_limit();
 }
 
-bool launch_become(const char *user)
-{
-    struct identity identity;
-    if (!user)
-        return true;
-    if (find_identity(user, &identity))
-        return become(&identity);
-    errno = ENOENT;
-    return false;
-}
-
 struct launch_failure launch_program(const struct launch *launch)
 {
     struct identity identity = {.home = "/root"};
-    if (launch->user && !find_identity(launch->user, &identity))
+    const char *env[MAX_LAUNCH_ENV + 1] = {NULL};
+    struct text home = {0};
+    if (launch->user && !launch_find(launch->user, &identity))
         return (struct launch_failure){LAUNCH_USER, ENOENT};
     if (chdir(launch->workdir ? launch->workdir : "/") < 0)
         return (struct launch_failure){LAUNCH_WORKDIR, errno};
-    const char *const *env = make_environment(launch, &identity);
-    if (launch->user && !become(&identity))
+    text_add(&home, "HOME=");
+    text_add(&home, identity.home);
+    make_environment(env, launch, home.data);
+    if (launch->user && !launch_become(&identity))
         return (struct launch_failure){LAUNCH_USER, errno};
     search_and_execute(launch, env);
     return (struct launch_failure){LAUNCH_EXEC, errno};

@@ -29,8 +29,19 @@ struct launch_failure {
 /* In the child: put stdin, stdout and stderr in place and drop everything of the parent's. */
 void launch_adopt(int in, int out, int err);
 
-/* In the child: take on a user's identity; NULL stays root. False with errno; ENOENT when there is no such user. */
-bool launch_become(const char *user);
+/* Who a program is to be. Its texts live until the next is looked for. */
+struct identity {
+    uid_t uid;
+    gid_t gid;
+    const char *name; /* whose further groups count; NULL: those of nobody */
+    const char *home;
+};
+
+/* Look a user up: NAME, UID, NAME:GROUP or UID:GID. False when there is none in the image. */
+bool launch_find(const char *spec, struct identity *identity);
+
+/* In the child: be that user. False with errno. */
+bool launch_become(const struct identity *identity);
 
 /* In the child, after stdin, stdout and stderr are in place: become the program. Returns only what stopped it. */
 struct launch_failure launch_program(const struct launch *launch);

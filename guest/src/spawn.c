@@ -1,17 +1,23 @@
-/* Starts a child on pipes or on a terminal of its own, in its own session, and learns whether its exec worked. */
+/* Starts children. A program borrows the agent's memory until its exec (vfork), which costs a fraction of a copy; a task
+ * goes on with the agent's code and gets a copy. */
 #include "spawn.h"
 
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <sys/ioctl.h>
 #include <sys/syscall.h>
+#include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "task.h"
 
-/* The child's ends beside ours; -1 where there is none. */
+enum { LAUNCH_LIMIT_S = 10 };
+
+/* The child's ends; -1 where there is none. */
 struct plumbing {
-    int in, out, err, report;
+    int in, out, err;
 };
 
 static void close_all(const int *fds, size_t count)
@@ -59,6 +65,24 @@ static bool make_terminal(const struct spawn *spawn, struct spawned *ours, struc
     return ours->in >= 0 && child->in >= 0;
 }
 
+static bool prepare(const struct spawn *spawn, struct spawned *ours, struct plumbing *child)
+{
+    *ours = (struct spawned){-1, -1, -1, -1};
+    *child = (struct plumbing){-1, -1, -1};
+    return spawn->launch.tty ? make_terminal(spawn, ours, child) : make_pipes(spawn, ours, child);
+}
+
+/* Our copies of the child's ends, and where nothing was started our own ends. */
+static int conclude(struct spawned *ours, const struct plumbing *child)
+{
+    int error = errno;
+    close_all((const int[]){child->in, child->out, child->err}, 3);
+    if (ours->pid < 0)
+        close_all((const int[]){ours->in, ours->out, ours->err}, 3);
+    errno = error;
+    return ours->pid < 0 ? -1 : 0;
+}
+
 /* The agent is spared when memory runs out; what it starts is not. */
 static void be_killable(void)
 {
@@ -70,57 +94,82 @@ static void be_killable(void)
     close(fd);
 }
 
-/* One of the agent's own functions: nothing but its three descriptors is left open. */
-static _Noreturn void run_task(const struct spawn *spawn, int report)
+static void settle_in(const struct plumbing *child, bool tty)
 {
-    struct launch_failure failure = {LAUNCH_USER, 0};
-    if (!launch_become(spawn->launch.user)) {
-        failure.error = errno;
-        if (write(report, &failure, sizeof failure) < 0)
-            _exit(126);
-        _exit(127);
+    setsid();
+    be_killable();
+    launch_adopt(child->in, tty ? child->in : child->out, tty ? child->in : child->err);
+    if (tty)
+        ioctl(0, TIOCSCTTY, 0);
+}
+
+/* The agent waits for this child's exec, and must not for ever if a dead file system holds it: exec clears the timer. */
+static void limit_launch(void)
+{
+    struct sigevent event = {.sigev_notify = SIGEV_SIGNAL, .sigev_signo = SIGALRM};
+    const struct itimerspec limit = {.it_value.tv_sec = LAUNCH_LIMIT_S};
+    timer_t timer;
+    if (timer_create(CLOCK_MONOTONIC, &event, &timer) == 0)
+        timer_settime(timer, 0, &limit, NULL);
+}
+
+/* In the agent's memory: what is written here the agent finds. */
+static _Noreturn void run_program(const struct spawn *spawn, const struct plumbing *child, struct launch_failure *failure)
+{
+    limit_launch();
+    settle_in(child, spawn->launch.tty);
+    *failure = launch_program(&spawn->launch);
+    _exit(127);
+}
+
+int spawn_program(const struct spawn *spawn, struct spawned *spawned, struct launch_failure *failure)
+{
+    struct plumbing child;
+    if (prepare(spawn, spawned, &child) && (spawned->pid = vfork()) == 0)
+        run_program(spawn, &child, failure);
+    if (failure->stage) {
+        waitpid(spawned->pid, NULL, 0);
+        spawned->pid = -1;
     }
+    return conclude(spawned, &child);
+}
+
+/* Nothing but its three descriptors is left open. */
+static _Noreturn void run_task(const struct spawn *spawn, const struct plumbing *child, const struct identity *user)
+{
+    settle_in(child, false);
     syscall(SYS_close_range, 3, ~0U, 0);
-    if (chdir("/") < 0)
+    if (chdir("/") < 0 || (user && !launch_become(user)))
         _exit(errno);
     _exit(task_run(spawn->launch.argv));
 }
 
-static _Noreturn void run_child(const struct spawn *spawn, const struct plumbing *child)
+int spawn_task(const struct spawn *spawn, struct spawned *spawned, struct launch_failure *failure)
 {
-    const struct launch *launch = &spawn->launch;
-    setsid();
-    be_killable();
-    launch_adopt(child->in, launch->tty ? child->in : child->out, launch->tty ? child->in : child->err);
-    if (spawn->task)
-        run_task(spawn, child->report);
-    if (launch->tty)
-        ioctl(0, TIOCSCTTY, 0);
-    struct launch_failure failure = launch_program(launch);
-    if (write(child->report, &failure, sizeof failure) < 0)
-        _exit(126);
-    _exit(127);
+    const char *user = spawn->launch.user;
+    struct identity identity;
+    struct plumbing child;
+    if (user && !launch_find(user, &identity)) {
+        *failure = (struct launch_failure){LAUNCH_USER, ENOENT};
+        return -1;
+    }
+    if (prepare(spawn, spawned, &child) && (spawned->pid = fork()) == 0)
+        run_task(spawn, &child, user ? &identity : NULL);
+    return conclude(spawned, &child);
 }
 
-static bool prepare(const struct spawn *spawn, struct spawned *ours, struct plumbing *child)
+pid_t spawn_sync(void)
 {
-    if (!make_pipe(&ours->report, &child->report, &ours->report))
-        return false;
-    return spawn->launch.tty ? make_terminal(spawn, ours, child) : make_pipes(spawn, ours, child);
+    pid_t pid = fork();
+    if (pid != 0)
+        return pid;
+    syscall(SYS_close_range, 3, ~0U, 0); /* no pipe or connection is to stay open for our sake */
+    sync();
+    _exit(0);
 }
 
-int spawn(const struct spawn *spawn, struct spawned *spawned)
+void spawn_signal(pid_t pid, int number)
 {
-    struct plumbing child = {-1, -1, -1, -1};
-    *spawned = (struct spawned){-1, -1, -1, -1, -1};
-    if (prepare(spawn, spawned, &child))
-        spawned->pid = fork();
-    if (spawned->pid == 0)
-        run_child(spawn, &child);
-    int error = errno;
-    close_all((const int[]){child.in, child.out, child.err, child.report}, 4);
-    if (spawned->pid < 0)
-        close_all((const int[]){spawned->in, spawned->out, spawned->err, spawned->report}, 4);
-    errno = error;
-    return spawned->pid < 0 ? -1 : 0;
+    if (kill(-pid, number) < 0)
+        kill(pid, number);
 }

@@ -150,11 +150,13 @@ def test_more_than_a_connection_takes_at_once(box: Machine) -> None:
 
 
 def test_a_thousand_in_a_row_leave_nothing(box: Machine) -> None:
+    with box.agent() as agent:
+        pid = agent.hello.pid
+
     def agent_state() -> tuple[int, int]:
-        script = (
-            "p=$(pgrep -f firkin-agent | head -n 1); ls /proc/$p/fd | wc -l; grep VmRSS /proc/$p/status | tr -dc 0-9"
-        )
-        count, rss_kib = box.exec("sh", "-c", script).text.split()
+        """(descriptors, KiB of memory) of the agent."""
+        script = f"ls /proc/{pid}/fd | wc -l; grep VmRSS /proc/{pid}/status"
+        count, _, rss_kib, _ = box.exec("sh", "-c", script).text.split()
         return int(count), int(rss_kib)
 
     for _ in range(50):
@@ -179,7 +181,7 @@ def test_a_kept_program_outlives_its_connection(box: Machine) -> None:
         box.attach(program.pid)
     again.write(b"word\n")
     done = again.result(timeout_s=10)
-    assert (done.stdout, done.returncode) == (b"first\ngot word\n", 4)
+    assert (done.stdout, done.returncode) == (b"got word\n", 4)
     assert box.kept() == []
     with pytest.raises(AgentError, match="process 1"):
         box.attach(1)
@@ -289,6 +291,20 @@ def test_detach_and_attach_from_the_command_line(box: Machine, shared_home: Path
     gone = cli(shared_home, "attach", "box", pid)
     assert gone.returncode == 125
     assert gone.stderr.startswith(f"error: process {pid}: ".encode())
+
+
+def test_keys_leave_a_program_on_its_terminal_to_itself(box: Machine, shared_home: Path) -> None:
+    pid = cli(shared_home, "exec", "-dit", "box", "sh").stdout.decode().strip()
+    with on_terminal(shared_home, "attach", "box", pid) as (process, terminal):
+        read_until(terminal, b"# ")
+        os.write(terminal, b"echo sta''ys\r\x10")
+        read_until(terminal, b"stays")
+        os.write(terminal, b"\x11")
+        assert f"attach box {pid}" in read_until(terminal, b"again").decode()
+        assert process.wait(20) == 0
+    with on_terminal(shared_home, "attach", "box", pid) as (process, terminal):
+        os.write(terminal, b"exit 8\r")
+        assert process.wait(20) == 8
 
 
 def test_a_closed_output_ends_the_program(box: Machine, shared_home: Path) -> None:

@@ -310,7 +310,7 @@ def test_sync_answers_and_poweroff_is_refused_where_no_machine_is(agent: Agent) 
         HEADER.pack(MAGIC, Kind.HELLO, 0, 0, 70000),
         Hello(3, 4).encode(),
         Hello().encode() + Frame(Kind(Kind.EXIT), bytes(8), 1).encode(),
-        Hello().encode() + encode_exec(["sleep", "60"], stdin=True) + Frame(Kind.STDIN, bytes(65536), 1).encode() * 4,
+        Hello().encode() + encode_exec(["sleep", "60"], stdin=True) + Frame(Kind.STDIN, bytes(65536), 1).encode() * 20,
     ],
 )
 def test_a_peer_that_breaks_the_protocol_is_told_and_hung_up_on(agent: Agent, bytes_sent: bytes) -> None:

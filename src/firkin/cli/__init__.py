@@ -24,6 +24,7 @@ VERBS = {
     "kill": "firkin.cli.machine:kill",
     "rm": "firkin.cli.machine:rm",
     "exec": "firkin.cli.shell:exec_",
+    "cp": "firkin.cli.copy:cp",
     "attach": "firkin.cli.shell:attach",
     "ssh": "firkin.cli.ssh:ssh",
     "ssh-config": "firkin.cli.ssh:ssh_config",

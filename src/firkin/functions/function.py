@@ -17,6 +17,7 @@ from firkin.functions.worker import Terms, Worker
 
 if TYPE_CHECKING:
     from firkin.manager.machine import Machine
+    from firkin.settings import Settings
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -118,6 +119,7 @@ def function(
     trusted: bool = ...,
     raises: Sequence[type[Exception]] = ...,
     max_result: int = ...,
+    settings: Settings | None = ...,
 ) -> Callable[[Callable[P, R]], Function[P, R]]: ...
 
 
@@ -137,6 +139,7 @@ def function(
     trusted: bool = False,
     raises: Sequence[type[Exception]] = (),
     max_result: int = MAX_RESULT,
+    settings: Settings | None = None,
 ) -> Any:
     """Have a function's calls run in machines, as `@firkin.function` or `@firkin.function(memory_mib=512)`.
 
@@ -160,8 +163,9 @@ def function(
 
             command = ("sleep", "infinity") if image == "python" else ()  # a Python that waits for input costs memory
             return run(
-                image, memory_mib=memory_mib, vcpus=vcpus, kernel=kernel, network=network, env=env, command=command
-            )
+                image, memory_mib=memory_mib, vcpus=vcpus, kernel=kernel, network=network, env=env, command=command,
+                settings=settings,
+            )  # fmt: skip
 
         def hire(machine: Machine) -> Worker:
             packed = ship.pack_function(function, trusted=trusted)
