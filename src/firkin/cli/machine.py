@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
 import click
 import msgspec
 
-from firkin.cli.output import ago, print_json, print_table
-from firkin.errors import FirkinError
+from firkin.cli.output import ago, print_json, print_table, utc
+from firkin.errors import FirkinError, UsageError
 from firkin.manager.firkin import Firkin
 from firkin.store.machines import MachineRecord
+
+if TYPE_CHECKING:
+    from firkin.manager.logs import LogLine
 
 NAMES = click.argument("names", nargs=-1, required=True, metavar="NAME...")
 
@@ -64,17 +71,47 @@ def inspect(name: str) -> None:
         )
 
 
+def line_count(context: click.Context, parameter: click.Parameter, value: str) -> int | None:
+    """`all` or a number of lines."""
+    if value == "all":
+        return None
+    if not value.isdecimal():
+        raise click.BadParameter(f"{value!r} is not a number of lines, nor all", ctx=context, param=parameter)
+    return int(value)
+
+
 @click.command()
 @click.argument("name")
 @click.option("--engine", is_flag=True, help="The VMM's log instead of the console's.")
 @click.option("-f", "--follow", is_flag=True, help="Go on until the machine stops.")
-def logs(name: str, engine: bool, follow: bool) -> None:
+@click.option("-t", "--timestamps", is_flag=True, help="Begin each line with the time at which it came.")
+@click.option("--since", metavar="TIME", help="Only what came later: 10m or 1h30m ago, or a date and time.")
+@click.option("--until", metavar="TIME", help="Only what came before.")
+@click.option("-n", "--tail", callback=line_count, default="all", show_default=True, help="So many lines, the last.")
+def logs(name: str, engine: bool, follow: bool, timestamps: bool, tail: int | None, **span: str | None) -> None:
     """Print what the guest wrote on its console."""
-    from firkin.cli.terminal import copy_log
+    from firkin.manager.logs import read_logs
 
+    if engine and (timestamps or any(span.values())):
+        raise UsageError("the VMM's log has its own times in its lines", hint="firkin logs --engine NAME")
     with Firkin() as firkin:
         machine = firkin.machine(name)
-        copy_log(machine, machine.engine_log if engine else machine.console_log, follow=follow)
+        path = machine.engine_log if engine else machine.console_log
+        lines = read_logs(path, writing=machine.console_writing, follow=follow, tail=tail, **span)
+        print_lines(lines, timestamps=timestamps, at_once=follow)
+
+
+def print_lines(lines: Iterable[LogLine], *, timestamps: bool, at_once: bool) -> None:
+    """Bytes as they came; only those times that begin a line are printed."""
+    out, begins = sys.stdout.buffer, True
+    for line in lines:
+        if timestamps and begins:
+            out.write(f"{utc(line.time)} ".encode())
+        out.write(line.text)
+        begins = line.text.endswith(b"\n")
+        if at_once:
+            out.flush()
+    out.flush()
 
 
 @click.command()

@@ -61,6 +61,12 @@ def ago(when: float | None) -> str:
     return "now"
 
 
+def utc(when: float) -> str:
+    """A time for programs and people, to the millisecond, as docker prints it."""
+    seconds, milliseconds = divmod(int(when * 1000), 1000)
+    return f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(seconds))}.{milliseconds:03}Z"
+
+
 class StepPrinter(progress.Reporter):
     """Long steps on stderr; those that take no time stay silent."""
 

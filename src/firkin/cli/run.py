@@ -98,7 +98,7 @@ def _command(machine: Machine, command: tuple[str, ...], *, remove: bool) -> int
 
 
 def _console(machine: Machine, *, remove: bool) -> int:
-    from firkin.cli.terminal import attach
+    from firkin.cli.console import attach
 
     if attach(machine, from_start=True):
         click.echo(f"\ndetached; firkin console {machine.name} attaches again", err=True)

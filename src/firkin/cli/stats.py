@@ -15,9 +15,11 @@ import msgspec
 
 from firkin.agent.stats import GuestProcess
 from firkin.cli.output import duration, print_json, print_table, printable, size
+from firkin.errors import UsageError
 from firkin.manager.firkin import Firkin
 from firkin.manager.machine import Machine
 from firkin.manager.stats import Meter, Rates, Stats
+from firkin.store.machines import State
 
 TITLES = ("NAME", "CPU %", "HOST CPU %", "MEM USED / TOTAL", "HOST MEM", "DISK READ / WRITTEN", "NET IN / OUT", "TASKS")
 PROCESS_TITLES = ("PID", "USER", "STATE", "%CPU", "MEMORY", "TIME", "COMMAND")
@@ -76,8 +78,9 @@ class Watch:
         if not self._everybody:
             return
         for record in self._firkin.records():
-            if record.id not in self.newest and record.process is not None and record.process.alive():
-                self._add(self._firkin.machine(record.id))
+            if record.state is State.RUNNING and record.id not in self.newest:
+                with suppress(UsageError):  # it ended in this moment
+                    self._add(self._firkin.machine(record.id))
 
     def _add(self, machine: Machine) -> None:
         if machine.id not in self.newest:

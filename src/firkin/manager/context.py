@@ -22,6 +22,7 @@ from firkin.store.machines import Machines
 
 if TYPE_CHECKING:
     from firkin.manager.changes import Ledger
+    from firkin.vmm.console import Console
 
 DEFAULT_HOMES = ("/var/lib/firkin",)
 
@@ -49,6 +50,13 @@ class Context:
         from firkin.manager.changes import Ledger
 
         return Ledger(self.journal)
+
+    def console(self, machine_id: str) -> Console:
+        """A machine's serial console on this host."""
+        from firkin.vmm.console import Console
+
+        run, home = self.paths.machine_run(machine_id), self.paths.machine_home(machine_id)
+        return Console(machine_id=machine_id, run=run, home=home, limit=self.settings.console_log_mib * 2**20)
 
     @property
     def tag(self) -> str:

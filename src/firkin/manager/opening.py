@@ -44,7 +44,8 @@ def run(
         "command": tuple(command), "env": environment(env), "boot_args": boot_args, "boot_timeout_s": boot_timeout_s,
     }  # fmt: skip
     spec = MachineSpec(image=image, **options) if isinstance(image, str) else _alone(image, options)
-    return Firkin(settings).run(spec, lifetime=Lifetime.KEPT if detach else Lifetime.SESSION)
+    lifetime = Lifetime.KEPT if detach else Lifetime.SESSION
+    return Firkin(settings).run(spec, lifetime=lifetime, outlives=detach)
 
 
 def get(name: str, *, settings: Settings | None = None) -> Machine:

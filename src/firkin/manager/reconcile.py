@@ -40,6 +40,8 @@ def _heal(context: Context, record: MachineRecord) -> None:
         stop(context, record)
     elif record.state is State.RUNNING:
         _trim_metrics(context, record)
+        if record.process is not None:
+            context.console(record.id).keep(record.process)
 
 
 def _trim_metrics(context: Context, record: MachineRecord) -> None:

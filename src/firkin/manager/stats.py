@@ -78,9 +78,8 @@ class Stats:
 def _guest_cpu_percent(now: GuestStats | None, before: GuestStats | None) -> float | None:
     if now is None or before is None:
         return None
-    busy, idle = now.cpu_busy_s - before.cpu_busy_s, now.cpu_idle_s - before.cpu_idle_s
-    if busy < 0 or idle < 0:
-        return None
+    # Linux guesses the time of an idle processor, and may take some of it back.
+    busy, idle = max(0.0, now.cpu_busy_s - before.cpu_busy_s), max(0.0, now.cpu_idle_s - before.cpu_idle_s)
     return round(busy / (busy + idle) * 100 * now.vcpus, 1) if busy + idle else 0.0
 
 

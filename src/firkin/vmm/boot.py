@@ -24,7 +24,6 @@ from firkin.spec import MachineSpec
 API_SOCKET = "api.sock"
 VSOCK_SOCKET = "vsock.sock"
 INITRD = "initrd.cpio"
-CONSOLE_INPUT = "console.in"
 GUEST_CID = 3
 
 # A triple fault ends the machine on every engine; `panic=-1` makes a panic do the same at once.
