@@ -123,14 +123,18 @@ static struct stream *stream_of(const struct agent *agent, pid_t pid)
     return running(agent->detached, pid);
 }
 
+void agent_reaped(struct agent *agent, pid_t pid, int status)
+{
+    struct stream *stream = stream_of(agent, pid);
+    if (stream)
+        stream_reaped(stream, status);
+}
+
 static void reap(struct agent *agent)
 {
     int status;
-    for (pid_t pid; (pid = waitpid(-1, &status, WNOHANG)) > 0;) {
-        struct stream *stream = stream_of(agent, pid);
-        if (stream)
-            stream_reaped(stream, status);
-    }
+    for (pid_t pid; (pid = waitpid(-1, &status, WNOHANG)) > 0;)
+        agent_reaped(agent, pid, status);
 }
 
 static void end_streams(struct agent *agent)
