@@ -21,6 +21,8 @@ from hypothesis import strategies as st
 from task_rig import Done, Tasks, blob, build, records, tree_of
 
 from firkin.host.wait import wait_until
+from firkin.manager.firkin import Firkin
+from firkin.spec import MachineSpec
 
 pytestmark = [
     pytest.mark.live,
@@ -789,3 +791,33 @@ def test_a_reader_that_sleeps_is_told_what_it_missed(watch: Callable[..., Watch]
     for number in range(30_000):
         (tmp_path / f"{name}{number}").touch()
     events.until(OVERFLOW, "")
+
+
+# In a guest
+
+
+@pytest.mark.guest
+def test_the_guests_own_root_is_unpacked_into_through_its_links(firkin: Firkin) -> None:
+    with firkin.run(MachineSpec(image="busybox", memory_mib=128)) as machine:
+        machine.exec("sh", "-c", "mkdir /a && ln -s /a /absolute && ln -s a /relative", check=True)
+        packed = archive_of(member("absolute/one", data=b"1"), member("/relative/two", data=b"22"), member("top"))
+        with machine.task("put", "/", stdin=True) as put:
+            put.write(packed)
+            put.close_stdin()
+            assert put.result(timeout_s=30).returncode == 0
+        assert machine.exec("cat", "/a/one", "/a/two", "/top", check=True).stdout == b"122"
+        with machine.task("get", "/a") as get:
+            done = get.result(timeout_s=30)
+        with tarfile.open(fileobj=io.BytesIO(done.stdout)) as tar:
+            assert sorted(tar.getnames()) == ["a", "a/one", "a/two"]
+
+
+@pytest.mark.guest
+def test_a_disk_that_fills_up_in_the_guest_is_told(firkin: Firkin) -> None:
+    with firkin.run(MachineSpec(image="busybox", memory_mib=128)) as machine:
+        with machine.task("put", "/tmp", stdin=True) as put:
+            put.write(archive_of(member("large", data=bytes(128 << 20))), timeout_s=60)
+            put.close_stdin()
+            done = put.result(timeout_s=60)
+        assert (done.returncode, done.stderr) == (errno.ENOSPC, b"large: No space left on device\n")
+        assert machine.exec("ls", "/tmp", check=True).stdout == b""
