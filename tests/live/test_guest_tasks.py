@@ -358,6 +358,24 @@ def test_files_of_proc_have_their_content(tasks: Tasks) -> None:
         assert file.read() == Path("/proc/version").read_bytes()
 
 
+def test_files_that_do_not_say_how_long_they_are_are_cut_with_a_word(tasks: Tasks) -> None:
+    with subprocess.Popen(["sh", "-c", "read line", "x" * 100_000], stdin=subprocess.PIPE) as process:
+        done = tasks("get", f"/proc/{process.pid}/cmdline")
+    assert (done.code, done.err) == (errno.EIO, "cmdline: does not say how long it is; only its start was read\n")
+    with tarfile.open(fileobj=io.BytesIO(done.out)) as tar:
+        assert tar.getmember("cmdline").size == 64 * KIB
+
+
+def test_a_tree_deeper_than_is_followed_is_noted(tasks: Tasks, tmp_path: Path) -> None:
+    deep = f"{tmp_path}/deep/" + "d/" * 1100
+    assert tasks("mkdir", deep, "755", "parents").code == 0
+    done = tasks("get", tmp_path / "deep")
+    assert (done.code, done.err.endswith(": File name too long\n")) == (errno.ENAMETOOLONG, True)
+    assert tasks("remove", tmp_path / "deep", "tree").code == errno.ENAMETOOLONG
+    assert tasks("remove", tmp_path / "deep/d/d/d/d" / ("d/" * 500), "tree").code == 0
+    assert tasks("remove", tmp_path / "deep", "tree") == Done(0, b"", "")
+
+
 def test_what_is_mounted_by_the_kernel_is_left_out(tasks: Tasks, tmp_path: Path) -> None:
     (tmp_path / "root/proc").mkdir(parents=True)
     (tmp_path / "root/after").touch()
@@ -419,6 +437,13 @@ def test_a_hostile_archive_is_refused_with_a_reason(
     assert text in done.err
     assert done.err.count("\n") == 1
     assert [path.name for path in target.parent.iterdir()] == ["target"]
+
+
+def test_the_folder_must_exist(tasks: Tasks, target: Path) -> None:
+    (target / "file").touch()
+    for name, code in (("none", errno.ENOENT), ("file", errno.ENOTDIR)):
+        done = tasks("put", target / name, data=archive_of())
+        assert (done.code, done.err) == (code, f"{target}/{name}: {os.strerror(code)}\n")
 
 
 def test_nothing_is_no_archive(tasks: Tasks, target: Path) -> None:
