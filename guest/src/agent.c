@@ -20,6 +20,7 @@
 #include "conn.h"
 #include "hello.h"
 #include "log.h"
+#include "spawn.h"
 #include "stream.h"
 
 enum { AGENT_PORT = 1024, MAX_CONNECTIONS = 256, BACKLOG = 64, POWER_LIMIT_MS = 30000 };
@@ -184,6 +185,7 @@ static int open_agent(struct agent *agent, const struct agent_setup *setup)
     agent->setup = *setup;
     prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0);
     raise_file_limit();
+    spawn_init();
     int signals = open_signals();
     if (signals < 0 || loop_open() < 0)
         return log_errno("agent", NULL);
