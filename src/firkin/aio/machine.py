@@ -8,7 +8,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-from firkin.agent.calls import Call, Environment, attach_call, dial_call, exec_call, task_call
+from firkin.agent.calls import Call, attach_call, dial_call, exec_call, task_call
 from firkin.agent.client import START_TIMEOUT_S
 from firkin.agent.frames import Kind
 from firkin.agent.messages import KeptProgram, decode_kept
@@ -19,6 +19,7 @@ from firkin.aio.process import Process
 from firkin.aio.threads import threaded, threaded_iterator
 from firkin.errors import ExecTimeout, GuestError
 from firkin.manager import machine as blocking
+from firkin.spec import Environment
 
 if TYPE_CHECKING:
     from firkin.manager.copy import Copied
