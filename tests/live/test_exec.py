@@ -293,6 +293,20 @@ def test_detach_and_attach_from_the_command_line(box: Machine, shared_home: Path
     assert gone.stderr.startswith(f"error: process {pid}: ".encode())
 
 
+def test_keys_leave_a_program_on_its_terminal_to_itself(box: Machine, shared_home: Path) -> None:
+    pid = cli(shared_home, "exec", "-dit", "box", "sh").stdout.decode().strip()
+    with on_terminal(shared_home, "attach", "box", pid) as (process, terminal):
+        read_until(terminal, b"# ")
+        os.write(terminal, b"echo sta''ys\r\x10")
+        read_until(terminal, b"stays")
+        os.write(terminal, b"\x11")
+        assert f"attach box {pid}" in read_until(terminal, b"again").decode()
+        assert process.wait(20) == 0
+    with on_terminal(shared_home, "attach", "box", pid) as (process, terminal):
+        os.write(terminal, b"exit 8\r")
+        assert process.wait(20) == 8
+
+
 def test_a_closed_output_ends_the_program(box: Machine, shared_home: Path) -> None:
     process = subprocess.Popen(
         [FIRKIN, "exec", "box", "yes", "73"], env=os.environ | {"FIRKIN_HOME": str(shared_home)},
