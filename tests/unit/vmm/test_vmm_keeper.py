@@ -126,7 +126,7 @@ def test_there_is_one_keeper(line: Line) -> None:
     assert line.keeper() == first
 
 
-def test_a_full_disk_loses_lines_and_says_so(line: Line) -> None:
+def test_what_cannot_be_written_is_lost_and_the_log_says_so(line: Line) -> None:
     line.say(b"before\n")
     soon(lambda: line.log() == b"before\n")
     log = line.console.log
