@@ -77,7 +77,7 @@ bool tar_file(int fd, const struct stat *info, struct tar_member *member)
 {
     static struct tar_run runs[TAR_MAP_MAX];
     int64_t size = info->st_size;
-    long count = info->st_blocks < size / 512 ? tar_find_map(fd, size, runs) : -1;
+    long count = info->st_blocks * 512 < size ? tar_find_map(fd, size, runs) : -1;
     if (count > 1 || (count == 1 && runs[0].len < size))
         return add_sparse(fd, size, runs, count, member);
     if (count >= 0 && lseek(fd, 0, SEEK_SET) < 0)

@@ -12,7 +12,6 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from firkin.agent.client import AgentConnection as AgentConnection
     from firkin.agent.messages import ExecRefused as ExecRefused
     from firkin.agent.messages import ExitStatus as ExitStatus
     from firkin.agent.messages import KeptProgram as KeptProgram

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from agent_rig import Agent, build_native, serve
 
 from firkin.manager.context import Context
 from firkin.manager.firkin import Firkin
@@ -95,3 +96,16 @@ def open_firkin(home: Path) -> Iterator[Callable[[], Firkin]]:
 def firkin(open_firkin: Callable[[], Firkin]) -> Firkin:
     """One open home: built kernel, busybox image, own network."""
     return open_firkin()
+
+
+@pytest.fixture(scope="session")
+def native(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder with the guest's programs, built to run and be checked here."""
+    return build_native(tmp_path_factory.mktemp("native"))
+
+
+@pytest.fixture
+def agent(native: Path, tmp_path: Path) -> Iterator[Agent]:
+    """A checked agent on a socket of its own."""
+    with serve(native, tmp_path / "agent.sock") as agent:
+        yield agent

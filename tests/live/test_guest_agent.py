@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import socket
 import struct
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from ipaddress import IPv6Interface
 from pathlib import Path
 
 import pytest
+from agent_rig import GUEST, STRICT, Agent
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from firkin.agent.client import AgentConnection, connect
+from firkin.agent.client import connect
 from firkin.agent.frames import HEADER, MAGIC, STDIN_WINDOW, Frame, FrameReader, Kind
 from firkin.agent.initrd import GuestConfig, GuestFile, Interface, render_config
 from firkin.agent.messages import ExecRefused, ExitStatus, Hello
@@ -31,66 +30,6 @@ from firkin.host.unix import connect_unix, listen_unix
 from firkin.host.wait import wait_until
 
 pytestmark = pytest.mark.live
-
-GUEST = Path(__file__).parents[2] / "guest"
-STRICT = {"ASAN_OPTIONS": "detect_leaks=1:abort_on_error=0", "UBSAN_OPTIONS": "halt_on_error=1:print_stacktrace=1"}
-
-
-@pytest.fixture(scope="session")
-def native(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Folder with the guest's programs, built to run and be checked here."""
-    if shutil.which("cc") is None:
-        pytest.skip("no C compiler")
-    build = tmp_path_factory.mktemp("native")
-    subprocess.run(["make", "-C", GUEST, "native", f"BUILD={build}"], check=True, stdout=subprocess.DEVNULL)
-    return build
-
-
-@dataclass
-class Agent:
-    """A running agent and how to reach it."""
-
-    process: subprocess.Popen[bytes]
-    path: Path
-
-    def connect(self) -> AgentConnection:
-        return AgentConnection(connect_unix(self.path, 10.0))
-
-    def dial(self) -> socket.socket:
-        sock = connect_unix(self.path, 10.0)
-        sock.sendall(Hello().encode())
-        return sock
-
-    def descriptors(self) -> int:
-        return len(list(Path(f"/proc/{self.process.pid}/fd").iterdir()))
-
-    def children(self) -> list[str]:
-        return Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
-
-
-@pytest.fixture
-def agent(native: Path, tmp_path: Path) -> Iterator[Agent]:
-    """An agent; afterwards it must have left no child, no descriptor, no leak and no complaint of the checkers."""
-    path = tmp_path / "agent.sock"
-    with listen_unix(path, backlog=64) as listener:
-        process = subprocess.Popen(
-            [native / "firkin-init-native", "--agent-fd", str(listener.fileno())],
-            pass_fds=[listener.fileno()], stderr=subprocess.PIPE, env={**os.environ, **STRICT},
-        )  # fmt: skip
-    running = Agent(process, path)
-    try:
-        with running.connect() as first:
-            assert first.run("true").returncode == 0
-        assert wait_until(lambda: running.descriptors() == 6, timeout_s=5)
-        yield running
-        assert wait_until(lambda: running.descriptors() == 6, timeout_s=5), "descriptors are left"
-        assert wait_until(lambda: not running.children(), timeout_s=5), "children are left"
-        process.terminate()
-        assert process.wait(10) == 0
-    finally:
-        process.kill()
-        _, complaints = process.communicate()
-    assert complaints == b""
 
 
 def test_a_program_gets_its_input_and_gives_output_errors_and_code(agent: Agent) -> None:

@@ -14,7 +14,7 @@ import pytest
 from guest_qemu import Guest
 
 from firkin.agent.initrd import GuestConfig, build_initrd
-from firkin.errors import AgentError, FirkinError
+from firkin.errors import AgentError
 from firkin.host.wait import wait_until
 from firkin.manager.firkin import Firkin
 from firkin.manager.guest import POWER_OFF

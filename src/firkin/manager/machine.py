@@ -101,9 +101,17 @@ class Machine(GuestPrograms, GuestAccess, GuestFiles):
         with Meter(self.process(), self.run_folder) as meter:
             return meter.read()
 
-    def _connect(self) -> AgentConnection:
+    def reach(self) -> Path:
+        """The VMM's socket, through which the guest's vsock ports are reached.
+
+        Raises:
+            UsageError: the machine does not run.
+        """
         self.process()
-        return connect(self.run_folder / boot.VSOCK_SOCKET, AGENT_TIMEOUT_S)
+        return self.run_folder / boot.VSOCK_SOCKET
+
+    def _connect(self) -> AgentConnection:
+        return connect(self.reach(), AGENT_TIMEOUT_S)
 
     def logs(
         self,
