@@ -115,6 +115,11 @@ def is_kept(run: Path) -> bool:
     return False
 
 
+def speaks(engine: ProcessRef | None, run: Path) -> bool:
+    """Whether more can come into the log: the engine runs, or its last words are being written."""
+    return (engine is not None and engine.alive()) or is_kept(run)
+
+
 def end(machine_id: str, run: Path) -> None:
     """See the keeper of an engine that ended gone; kill one that takes longer than `DRAIN_S` seconds."""
     if not wait_until(lambda: not is_kept(run), timeout_s=DRAIN_S, interval_s=0.001):
