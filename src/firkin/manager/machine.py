@@ -20,8 +20,9 @@ from firkin.manager.access import GuestAccess
 from firkin.manager.context import Context
 from firkin.manager.files import GuestFiles
 from firkin.manager.programs import GuestPrograms
+from firkin.paths import VSOCK_SOCKET
 from firkin.store.machines import MachineRecord, State
-from firkin.vmm import boot, console
+from firkin.vmm import console
 
 if TYPE_CHECKING:
     from firkin.manager.logs import LogLine, Moment
@@ -109,7 +110,7 @@ class Machine(GuestPrograms, GuestAccess, GuestFiles):
             UsageError: the machine does not run.
         """
         self.process()
-        return self.run_folder / boot.VSOCK_SOCKET
+        return self.run_folder / VSOCK_SOCKET
 
     def _connect(self) -> AgentConnection:
         return connect(self.reach(), AGENT_TIMEOUT_S)
