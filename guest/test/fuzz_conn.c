@@ -118,7 +118,7 @@ static void hang_up(unsigned which)
 
 static void take_step(struct script *script)
 {
-    static char sink[200000];
+    static char sink[4 * 65536];
     enum step step = next(script) % STEPS;
     unsigned which = next(script);
     switch (step) {

@@ -64,6 +64,10 @@ static int start(const struct spawn *spawn, struct spawned *spawned, struct laun
     return 0;
 }
 
+void spawn_init(void)
+{
+}
+
 int spawn_program(const struct spawn *spawn, struct spawned *spawned, struct launch_failure *failure)
 {
     return start(spawn, spawned, failure);
