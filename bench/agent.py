@@ -92,7 +92,7 @@ def beside_ssh(machine: Machine, folder: Path) -> None:
         }
         taken = {name: statistics.median(times) for name, times in medians(SSHS, ways).items()}
     finally:
-        run_here(*plain[:1], *held, "-O", "exit", *plain[1:-1])
+        run_here(*plain[:1], "-q", *held, "-O", "exit", *plain[1:-1])
     for name in ("ssh", "ssh, connection held"):
         ratio = taken[name] / taken["exec"]
         show(f"{machine.name}: {name}", f"{taken[name]:.1f} ms", f"exec {taken['exec']:.2f} ms, ratio {ratio:.0f}")

@@ -184,6 +184,6 @@ enum tar_next tar_next(struct tar_reader *reader, struct tar_member *member)
             return TAR_END;
         else if (!has_checksum(&block) || !parse_block(member, &block))
             good = tar_bad(reader, "a header is damaged, or this is no tar archive");
-    } while (good && take_forerunner(reader, member, &good));
+    } while (good && take_forerunner(reader, member, &good) && good);
     return good && finish(reader, member) ? TAR_MEMBER : TAR_BAD;
 }

@@ -1,9 +1,11 @@
-"""Write the fuzzers' first inputs below a folder: a configuration, and scripts that use every frame."""
+"""Write the fuzzers' first inputs below a folder: a configuration, scripts that use every frame, and archives."""
 
 from __future__ import annotations
 
+import io
 import struct
 import sys
+import tarfile
 from pathlib import Path
 
 BYTES, FRAME, READ, SPEAK, LISTEN, CLOSE, EXIT, TURN, HANG_UP = range(9)  # fuzz_conn.c's steps
@@ -71,11 +73,28 @@ SCRIPTS = {
 }  # fmt: skip
 
 
+def archive(form: int) -> bytes:
+    """Two members with names that are too long for a header, and in pax a sparse one."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w", format=form) as tar:
+        link = tarfile.TarInfo("l" * 150)
+        link.type, link.linkname = tarfile.SYMTYPE, "t" * 150
+        tar.addfile(link)
+        sparse = tarfile.TarInfo("s")
+        sparse.mtime, sparse.size = 1.5, 512 + 5
+        sparse.pax_headers = {"GNU.sparse.major": "1", "GNU.sparse.minor": "0", "GNU.sparse.realsize": "9000"}
+        sparse.pax_headers["GNU.sparse.name"] = "sparse"
+        tar.addfile(sparse, io.BytesIO(b"2\n100\n5\n9000\n0\n".ljust(512, b"\0") + b"data."))
+    return buffer.getvalue()
+
+
 def main() -> None:
     folder = Path(sys.argv[1])
-    for name in ("conn", "config"):
+    for name in ("conn", "config", "tar"):
         (folder / name).mkdir(parents=True, exist_ok=True)
     (folder / "config" / "whole").write_bytes(CONFIG)
+    (folder / "tar" / "pax").write_bytes(archive(tarfile.PAX_FORMAT))
+    (folder / "tar" / "gnu").write_bytes(archive(tarfile.GNU_FORMAT))
     for name, script in SCRIPTS.items():
         (folder / "conn" / name).write_bytes(script)
 

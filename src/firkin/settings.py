@@ -6,7 +6,6 @@ Precedence, highest first: command-line flags (they never come here), `FIRKIN_*`
 from __future__ import annotations
 
 import os
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
@@ -17,6 +16,7 @@ from firkin.errors import InvalidSpec
 from firkin.paths import Paths
 
 E = TypeVar("E", bound=StrEnum)
+MAX_MIB = 2**20
 
 
 class NetworkMode(StrEnum):
@@ -43,6 +43,7 @@ class Settings:
     engine: EngineChoice = EngineChoice.AUTO
     kernel: str = "debian"
     image: str = "debian"
+    console_log_mib: int = 8  # of one of the two files that a machine's console log has
 
 
 def load(environ: Mapping[str, str] = os.environ, *, uid: int | None = None) -> Settings:
@@ -59,19 +60,24 @@ def load(environ: Mapping[str, str] = os.environ, *, uid: int | None = None) -> 
         engine=_choice(EngineChoice, merged, "engine", EngineChoice.AUTO),
         kernel=str(merged.get("kernel", "debian")),
         image=str(merged.get("image", "debian")),
+        console_log_mib=_positive(merged, "console_log_mib", 8),
     )
 
 
 def _from_environment(environ: Mapping[str, str]) -> dict[str, Any]:
-    keys = ("network_mode", "engine", "kernel", "image")
+    keys = ("network_mode", "engine", "kernel", "image", "console_log_mib")
     return {key: environ[f"FIRKIN_{key.upper()}"] for key in keys if environ.get(f"FIRKIN_{key.upper()}")}
 
 
 def _read_config(path: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(path.read_text())
+        text = path.read_text()
     except FileNotFoundError:
         return {}
+    import tomllib  # few have such a file
+
+    try:
+        return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise InvalidSpec(f"{path}: not valid TOML: {error}", hint=f"mend or remove {path}") from error
 
@@ -82,3 +88,13 @@ def _choice(kind: type[E], values: Mapping[str, Any], key: str, default: E) -> E
     except ValueError as error:
         known = ", ".join(kind)
         raise InvalidSpec(f"{key}: {values[key]!r} is not one of {known}", hint=f"set FIRKIN_{key.upper()}") from error
+
+
+def _positive(values: Mapping[str, Any], key: str, default: int) -> int:
+    try:
+        number = int(values.get(key, default))
+    except (TypeError, ValueError):
+        number = 0
+    if not 1 <= number <= MAX_MIB:
+        raise InvalidSpec(f"{key}: {values[key]!r} is not a number from 1 to {MAX_MIB}", hint=f"{key} = {default}")
+    return number

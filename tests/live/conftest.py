@@ -11,7 +11,9 @@ from agent_rig import Agent, build_native, serve
 
 from firkin.manager.context import Context
 from firkin.manager.firkin import Firkin
+from firkin.manager.machine import Machine
 from firkin.settings import load
+from firkin.spec import MachineSpec
 
 TEST_HOME = os.environ.get("FIRKIN_TEST_HOME", "")
 KERNEL = os.environ.get("FIRKIN_TEST_KERNEL_NAME", "build")
@@ -34,15 +36,13 @@ def pytest_configure(config: pytest.Config) -> None:
         context.close()
 
 
-@pytest.fixture
-def home(tmp_path: Path) -> Path:
-    """A FIRKIN_HOME that nothing else uses, where kernels and images are already at hand."""
+def borrowed_home(home: Path) -> Path:
+    """Make a FIRKIN_HOME that nothing else uses, where kernels and images are already at hand."""
     if not TEST_HOME:
         pytest.skip("FIRKIN_TEST_HOME names no prepared home; script/test makes one")
     if os.geteuid() != 0:
         pytest.skip("needs root")
     lender = Context(load({"FIRKIN_HOME": TEST_HOME}))
-    home = tmp_path / "home"
     home.mkdir()
     (home / "blobs").symlink_to(lender.paths.home / "blobs")
     borrower = Context(load({"FIRKIN_HOME": str(home)}))
@@ -53,6 +53,26 @@ def home(tmp_path: Path) -> Path:
     lender.close()
     borrower.close()
     return home
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    """A home for one test."""
+    return borrowed_home(tmp_path / "home")
+
+
+@pytest.fixture(scope="module")
+def shared_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A home for all tests of a module."""
+    return borrowed_home(tmp_path_factory.mktemp("shared") / "home")
+
+
+@pytest.fixture(scope="module")
+def box(shared_home: Path) -> Iterator[Machine]:
+    """A busybox machine named `box` that the tests of a module share; none of them may break it."""
+    settings = load({"FIRKIN_HOME": str(shared_home), "FIRKIN_KERNEL": KERNEL})
+    with Firkin(settings) as firkin, firkin.run(MachineSpec(name="box", image="busybox", memory_mib=256)) as machine:
+        yield machine
 
 
 @pytest.fixture

@@ -21,4 +21,4 @@ def test_the_fuzzers_find_nothing(tmp_path: Path) -> None:
         stdout=subprocess.PIPE, text=True, errors="replace", timeout=300, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout[-5000:]
-    assert done.stdout.count("stat::number_of_executed_units") == 2
+    assert done.stdout.count("stat::number_of_executed_units") == 3

@@ -3,26 +3,23 @@
 from __future__ import annotations
 
 import functools
-import os
 import socket
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
 
+from firkin.agent.calls import Call, attach_call, dial_call, exec_call, task_call
 from firkin.agent.channel import Channel
 from firkin.agent.frames import Frame, FrameReader, Kind
-from firkin.agent.messages import ExecRefused, Hello, KeptProgram, decode_error, decode_kept
-from firkin.agent.mux import OUTPUT_WINDOW, Stream
+from firkin.agent.messages import Hello, KeptProgram, decode_error, decode_kept
+from firkin.agent.mux import Stream
 from firkin.agent.process import MAX_OUTPUT, REPLY_TIMEOUT_S, ExecResult, Process
 from firkin.agent.reach import dial
-from firkin.agent.requests import encode_attach, encode_dial, encode_exec, encode_task
 from firkin.errors import AgentError, ExecTimeout
+from firkin.spec import Environment
 
 START_TIMEOUT_S = 30.0  # for the agent to start a program: a guest out of memory, or frozen, never does
-
-Environment = Mapping[str, str] | Sequence[str]
-Fault = Callable[[Frame], AgentError]
 
 
 class AgentConnection:
@@ -36,7 +33,7 @@ class AgentConnection:
 
     def __init__(self, sock: socket.socket, *, timeout_s: float = REPLY_TIMEOUT_S) -> None:
         try:
-            self.hello = _greet(sock, timeout_s)
+            self.hello = greet(sock, timeout_s)
             self._channel = Channel(sock)
         except BaseException:
             sock.close()
@@ -82,13 +79,8 @@ class AgentConnection:
             ExecRefused: it did not start; `returncode` is what a shell would say.
             AgentError: the guest did not answer within `timeout_s` seconds.
         """
-        variables = [f"{name}={value}" for name, value in env.items()] if isinstance(env, Mapping) else env
-        encode = functools.partial(
-            encode_exec, argv, env=variables, cwd=cwd, user=user, tty=tty, stdin=stdin, kept=kept, window=OUTPUT_WINDOW
-        )
-        program = os.fsdecode(argv[0]) if argv else ""
-        fault = functools.partial(decode_error, program=program, cwd=cwd, user=user)
-        return self._started(lambda stream: encode(stream=stream), argv, fault, timeout_s, kept=kept)
+        call = exec_call(argv, env=env, cwd=cwd, user=user, tty=tty, stdin=stdin, kept=kept)
+        return self._started(call, timeout_s)
 
     def task(
         self,
@@ -103,9 +95,7 @@ class AgentConnection:
             ExecRefused: there is no such user.
             AgentError: the guest did not answer within `timeout_s` seconds.
         """
-        fault = functools.partial(decode_error, program=os.fsdecode(words[0]), user=user)
-        encode = functools.partial(encode_task, words, user=user, stdin=stdin, window=OUTPUT_WINDOW)
-        return self._started(lambda stream: encode(stream=stream), words, fault, timeout_s)
+        return self._started(task_call(words, user=user, stdin=stdin), timeout_s)
 
     def dial(self, port: int) -> Process:
         """Connect to a TCP port on the guest's own loopback: `write` goes there, what is read comes from there.
@@ -113,9 +103,7 @@ class AgentConnection:
         Raises:
             AgentError: nobody listens there.
         """
-        name = f"port {port} of the guest"
-        fault = functools.partial(_blame, name)
-        return self._started(lambda stream: encode_dial(port, window=OUTPUT_WINDOW, stream=stream), (name,), fault)
+        return self._started(dial_call(port))
 
     def attach(self, pid: int) -> Process:
         """Take over a kept program by its pid in the guest: what it said lately comes first.
@@ -123,11 +111,7 @@ class AgentConnection:
         Raises:
             AgentError: there is none, or somebody else is attached.
         """
-        name = f"process {pid}"
-        fault = functools.partial(_blame, name)
-        return self._started(
-            lambda stream: encode_attach(pid, window=OUTPUT_WINDOW, stream=stream), (name,), fault, kept=True
-        )
+        return self._started(attach_call(pid))
 
     def kept(self) -> list[KeptProgram]:
         """The kept programs that nobody has seen end."""
@@ -172,17 +156,9 @@ class AgentConnection:
         """As `poweroff`, told as a restart."""
         self._request(Kind.REBOOT, REPLY_TIMEOUT_S)
 
-    def _started(
-        self,
-        encode: Callable[[int], bytes],
-        argv: Sequence[str | bytes],
-        fault: Fault,
-        timeout_s: float = START_TIMEOUT_S,
-        *,
-        kept: bool = False,
-    ) -> Process:
-        stream = self._channel.open(encode, fault)
-        process = Process(self._channel, stream, argv, kept=kept)
+    def _started(self, call: Call, timeout_s: float = START_TIMEOUT_S) -> Process:
+        stream = self._channel.open(call.encode, call.fault)
+        process = Process(self._channel, stream, call.argv, kept=call.kept)
         try:
             self._await(stream, lambda: stream.settled, timeout_s)
         except BaseException:
@@ -199,12 +175,16 @@ class AgentConnection:
 
     def _await(self, stream: Stream, done: Callable[[], bool], timeout_s: float) -> None:
         if not self._channel.wait(stream, done, time.monotonic() + timeout_s):
-            raise AgentError(
-                f"the guest's agent does not answer within {timeout_s:g} s",
-                hint="is the machine paused, or overloaded?",
-            )
+            raise silent(timeout_s)
         if stream.error is not None:
             raise stream.error
+
+
+def silent(timeout_s: float) -> AgentError:
+    """The error for an agent that does not answer in time."""
+    return AgentError(
+        f"the guest's agent does not answer within {timeout_s:g} s", hint="is the machine paused, or overloaded?"
+    )
 
 
 def run_to_end(
@@ -235,13 +215,7 @@ def connect(uds_path: Path, timeout_s: float) -> AgentConnection:
     return AgentConnection(sock, timeout_s=left)
 
 
-def _blame(subject: str, frame: Frame) -> AgentError:
-    """The error for an ERROR frame, with the name of what was asked for."""
-    error = decode_error(frame, program=subject)
-    return AgentError(str(error) if isinstance(error, ExecRefused) else f"{subject}: {error}", hint="")
-
-
-def _greet(sock: socket.socket, timeout_s: float) -> Hello:
+def greet(sock: socket.socket, timeout_s: float) -> Hello:
     """Say hello, and hear the agent's, within `timeout_s` seconds for both."""
     deadline, reader = time.monotonic() + timeout_s, FrameReader()
     try:

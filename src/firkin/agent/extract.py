@@ -114,6 +114,8 @@ class _Unpacker:
         aside = b".%s.firkin-%s" % (name[:NAME_KEPT], secrets.token_hex(4).encode())
         try:
             yield above, aside
+            if self._first_ctime_ns is None:
+                self._first_ctime_ns = os.lstat(aside, dir_fd=above).st_ctime_ns
             os.rename(aside, name, src_dir_fd=above, dst_dir_fd=above)
         finally:
             with suppress(FileNotFoundError):  # also after a rename: onto another name of itself it does nothing
@@ -122,8 +124,6 @@ class _Unpacker:
     def _file(self, member: Member, above: int, aside: bytes, reader: ArchiveReader) -> None:
         fd = os.open(aside, ASIDE, 0o600, dir_fd=above)
         try:
-            if self._first_ctime_ns is None:
-                self._first_ctime_ns = os.fstat(fd).st_ctime_ns
             _fill(fd, member, reader)
             self._finish(fd, member)
         finally:
@@ -142,9 +142,9 @@ class _Unpacker:
             folders.abandon()
 
     def _expect_ours(self, status: os.stat_result) -> None:
-        """A hard link to a file that was there before would put it where the guest wants it. Nobody can set a ctime, and
-        the file system's own clock tells before and after."""
-        if not stat.S_ISREG(status.st_mode) or status.st_ctime_ns < (self._first_ctime_ns or status.st_ctime_ns + 1):
+        """A hard link to a file that was there before would put it where the guest wants it. Nobody can set a ctime,
+        and the file system's own clock tells before and after."""
+        if self._first_ctime_ns is None or status.st_ctime_ns < self._first_ctime_ns:
             raise BadArchive("a hard link to what it did not bring")
 
     def _special(self, member: Member, above: int, aside: bytes) -> None:

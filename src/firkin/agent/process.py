@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from types import TracebackType
 
 from firkin.agent.channel import Channel
-from firkin.agent.feeder import Feeder
+from firkin.agent.feeder import Feeder, Sieve
 from firkin.agent.messages import ExitStatus
 from firkin.agent.mux import Stream
 from firkin.agent.outputs import Output
@@ -21,7 +21,7 @@ from firkin.errors import ExecFailed, ExecTimeout
 
 MAX_OUTPUT = 16 * 1024 * 1024
 REPLY_TIMEOUT_S = 10.0
-KILL_GRACE_S = 5.0  # for the agent to tell of an end that we asked for
+KILL_GRACE_S = 1.0  # for the agent to tell of an end that we asked for
 _NEVER = threading.Event()
 
 
@@ -139,9 +139,12 @@ class Process:
         """End its input."""
         self._channel.close_stdin(self._stream)
 
-    def feed(self, fd: int) -> None:
-        """From now on copy a descriptor to stdin, in a thread, until its end or the program's."""
-        self._feeder = Feeder(self, fd)
+    def feed(self, fd: int, sieve: Sieve | None = None) -> None:
+        """From now on copy a descriptor to stdin, in a thread, until its end or the program's.
+
+        A `sieve` sees each piece: it answers what to pass on, and whether to leave a kept program to itself then.
+        """
+        self._feeder = Feeder(self, fd, sieve) if sieve else Feeder(self, fd)
 
     def wait(self, timeout_s: float | None = None) -> ExitStatus:
         """Wait for the program's end; output that nobody read is dropped.
@@ -189,9 +192,18 @@ class Process:
             TimeoutError: the agent did not answer.
         """
         self._stop_feeding()
-        self._channel.detach(self._stream)
+        self.leave()
         if not self._await(lambda: self._stream.ended, _deadline(timeout_s)):
             raise TimeoutError(f"{self._name}: the guest's agent does not answer")
+
+    def leave(self) -> None:
+        """As `detach`, without waiting for the agent's answer: whoever reads comes to the end."""
+        self._channel.detach(self._stream)
+
+    @property
+    def detached(self) -> bool:
+        """Whether it was left to itself, rather than ended."""
+        return self._stream.reply is not None
 
     def close(self) -> None:
         """Be done with it: a program that still runs is killed, a kept one goes on."""

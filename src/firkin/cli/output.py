@@ -35,6 +35,11 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
+def printable_lines(text: str) -> str:
+    """As `printable`, but its lines stay lines and its tabs blanks."""
+    return "\n".join(printable(line.expandtabs()) for line in text.splitlines())
+
+
 def size(count: float) -> str:
     """Bytes as people say them, `12.3 MiB`."""
     if count < 1024:
@@ -59,6 +64,12 @@ def ago(when: float | None) -> str:
             count = seconds // size
             return f"{count} {unit}{'s' if count > 1 else ''} ago"
     return "now"
+
+
+def utc(when: float) -> str:
+    """A time for programs and people, to the millisecond, as docker prints it."""
+    seconds, milliseconds = divmod(int(when * 1000), 1000)
+    return f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(seconds))}.{milliseconds:03}Z"
 
 
 class StepPrinter(progress.Reporter):

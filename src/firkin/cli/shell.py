@@ -9,6 +9,7 @@ import sys
 
 import click
 
+from firkin.agent.feeder import Sieve
 from firkin.agent.messages import ExitStatus, KeptProgram
 from firkin.agent.process import Process
 from firkin.errors import ExecTimeout, InvalidSpec
@@ -18,7 +19,9 @@ PASS_THROUGH = {"ignore_unknown_options": True, "allow_interspersed_args": False
 PLAIN_SIZE = (80, 24)  # columns and lines of a terminal that does not say
 
 
-def interact(process: Process, *, tty: bool, stdin: bool, timeout_s: float | None = None) -> int:
+def interact(
+    process: Process, *, tty: bool, stdin: bool, timeout_s: float | None = None, sieve: Sieve | None = None
+) -> int:
     """Join a program in the guest to our own stdin, stdout and stderr; answers its exit code.
 
     Signals that we get, and the size of our terminal, go to the program.
@@ -37,7 +40,7 @@ def interact(process: Process, *, tty: bool, stdin: bool, timeout_s: float | Non
         time_limit(process, timeout_s) as limit,
     ):
         if stdin:
-            process.feed(keyboard)
+            process.feed(keyboard, sieve)
         for fd, data in process:
             write_all(fd, data)
         code = process.wait().returncode
@@ -88,8 +91,9 @@ def checked_variables(variables: tuple[str, ...]) -> list[str]:
 @click.option("-u", "--user", metavar="USER[:GROUP]", help="Run it as this user of the guest; names or numbers.")
 @click.option("-d", "--detach", is_flag=True, help="Leave it running and print its pid; see `firkin attach`.")
 @click.option(
-    "--timeout", "timeout_s", type=float, metavar="SECONDS", help="Kill it after so long; the exit code is 124."
-)
+    "--timeout", "timeout_s", type=click.FloatRange(min=0), metavar="SECONDS",
+    help="Kill it after so long; the exit code is 124.",
+)  # fmt: skip
 @click.argument("name")
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
 def exec_(
@@ -103,7 +107,13 @@ def exec_(
     detach: bool,
     timeout_s: float | None,
 ) -> int:
-    """Run COMMAND in a running machine, never through a shell: ask for one with `sh -c`.
+    """Run COMMAND in a running machine, never through a shell.
+
+    \b
+    firkin exec web uname -a
+    firkin exec web -- sh -c 'echo $HOSTNAME'   a shell, where one is wanted
+    firkin exec -it web sh                      at a terminal
+    tar c . | firkin exec -i web tar x -C /srv
 
     Exits with the command's own code, 128 + the signal that killed it, 126 or 127 if it could not run, and 125 if
     firkin failed.
@@ -122,10 +132,19 @@ def exec_(
 
 @click.command()
 @click.option("--no-stdin", is_flag=True, help="Do not pass our stdin to it.")
+@click.option(
+    "--detach-keys", default="", metavar="KEYS", help="What leaves it on its own again.  [default: ctrl-p,ctrl-q]"
+)
 @click.argument("name")
 @click.argument("pid", type=int, required=False)
-def attach(name: str, pid: int | None, no_stdin: bool) -> int:
-    """Take over a program that `firkin exec --detach` left running in a machine; without a PID, list them."""
+def attach(name: str, pid: int | None, no_stdin: bool, detach_keys: str) -> int:
+    """Take over a program that `exec --detach` left running.
+
+    Without a PID, list them.
+    """
+    from firkin.cli.console import DetachKeys, parse_keys
+
+    sieve = DetachKeys(parse_keys(detach_keys)).feed
     with Firkin() as firkin:
         machine = firkin.machine(name)
         programs = machine.kept()
@@ -133,9 +152,17 @@ def attach(name: str, pid: int | None, no_stdin: bool) -> int:
             return _list(programs)
         tty = any(program.tty for program in programs if program.pid == pid)
         process = machine.attach(pid)
-        if tty:
-            process.resize(*terminal_size())
-        return interact(process, tty=tty and sys.stdin.isatty(), stdin=not no_stdin)
+        return _join(process, pid, name, tty=tty and sys.stdin.isatty(), stdin=not no_stdin, sieve=sieve)
+
+
+def _join(process: Process, pid: int, name: str, *, tty: bool, stdin: bool, sieve: Sieve) -> int:
+    if tty:
+        process.resize(*terminal_size())
+    code = interact(process, tty=tty, stdin=stdin, sieve=sieve if tty else None)
+    if not process.detached:
+        return code
+    click.echo(f"\ndetached; firkin attach {name} {pid} takes it over again", err=True)
+    return 0
 
 
 def _list(programs: list[KeptProgram]) -> int:

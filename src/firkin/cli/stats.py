@@ -15,9 +15,11 @@ import msgspec
 
 from firkin.agent.stats import GuestProcess
 from firkin.cli.output import duration, print_json, print_table, printable, size
+from firkin.errors import UsageError
 from firkin.manager.firkin import Firkin
 from firkin.manager.machine import Machine
 from firkin.manager.stats import Meter, Rates, Stats
+from firkin.store.machines import State
 
 TITLES = ("NAME", "CPU %", "HOST CPU %", "MEM USED / TOTAL", "HOST MEM", "DISK READ / WRITTEN", "NET IN / OUT", "TASKS")
 PROCESS_TITLES = ("PID", "USER", "STATE", "%CPU", "MEMORY", "TIME", "COMMAND")
@@ -76,8 +78,9 @@ class Watch:
         if not self._everybody:
             return
         for record in self._firkin.records():
-            if record.id not in self.newest and record.process is not None and record.process.alive():
-                self._add(self._firkin.machine(record.id))
+            if record.state is State.RUNNING and record.id not in self.newest:
+                with suppress(UsageError):  # it ended in this moment
+                    self._add(self._firkin.machine(record.id))
 
     def _add(self, machine: Machine) -> None:
         if machine.id not in self.newest:
@@ -111,8 +114,7 @@ class Watch:
 @click.option("-n", "--interval", "interval_s", type=click.FloatRange(0.1, 3600), default=1.0, show_default=True,
               metavar="SECONDS", help="Time from one reading to the next.")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print a line of JSON for each reading of each machine.")
-@click.option("--format", "form", type=click.Choice(["table", "json"]), default="table", help="json: as --json.")
-def stats(names: tuple[str, ...], no_stream: bool, interval_s: float, as_json: bool, form: str) -> None:
+def stats(names: tuple[str, ...], no_stream: bool, interval_s: float, as_json: bool) -> None:
     """Show what machines use, all that run if none is named.
 
     CPU % is of one processor: 200 when a guest keeps two vcpus busy. CPU %, MEM and TASKS are the guest's own word;
@@ -126,8 +128,8 @@ def stats(names: tuple[str, ...], no_stream: bool, interval_s: float, as_json: b
     with Firkin() as firkin, suppress(KeyboardInterrupt):
         watch = Watch(firkin, names, interval_s)
         if no_stream:
-            _once(watch, interval_s, as_json=as_json or form == "json")
-        elif as_json or form == "json":
+            _once(watch, interval_s, as_json=as_json)
+        elif as_json:
             _lines(watch, interval_s)
         else:
             _table(watch, interval_s)

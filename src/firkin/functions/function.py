@@ -5,18 +5,20 @@ from __future__ import annotations
 import functools
 import inspect
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Self, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Self, TypedDict, TypeVar, Unpack, cast, overload
 
 from firkin.errors import UsageError
 from firkin.functions import ship
 from firkin.functions.fleet import Fleet
-from firkin.functions.worker import Terms, Worker
+from firkin.functions.worker import Terms, Ticket, Worker
+from firkin.spec import Environment
 
 if TYPE_CHECKING:
     from firkin.manager.machine import Machine
+    from firkin.settings import Settings
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -46,6 +48,7 @@ class Function(Generic[P, R]):
         self._terms = terms
         self._timeout_s = timeout_s
         self._fleet = fleet
+        self.at_once = fleet.size  # calls; more wait for their turn
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """As `remote`."""
@@ -53,8 +56,11 @@ class Function(Generic[P, R]):
 
     def remote(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """Run one call in a machine and answer its value."""
-        call = ship.pack_call(self.local, args, kwargs)
-        with self._fleet.worker() as worker:
+        return self.carry_out(ship.pack_call(self.local, args, kwargs), Ticket())
+
+    def carry_out(self, call: bytes, ticket: Ticket) -> R:
+        """Run a packed call, which `ticket` can call off from another thread."""
+        with self._fleet.worker() as worker, ticket.held_for(worker):
             return cast("R", worker.call(call, self._timeout_s))
 
     def map(self, *iterables: Iterable[Any], return_exceptions: bool = False) -> Iterator[R]:
@@ -68,11 +74,11 @@ class Function(Generic[P, R]):
     def starmap(self, arguments: Iterable[Sequence[Any]], *, return_exceptions: bool = False) -> Iterator[R]:
         """As `map`, for tuples of arguments."""
         pending: deque[Future[R]] = deque()
-        threads = ThreadPoolExecutor(self._fleet.size, thread_name_prefix=f"firkin-{self._terms.name}")
+        threads = ThreadPoolExecutor(self.at_once, thread_name_prefix=f"firkin-{self._terms.name}")
         try:
             for args in arguments:
                 pending.append(threads.submit(cast("Callable[..., R]", self.remote), *args))
-                if len(pending) > self._fleet.size:
+                if len(pending) > self.at_once:
                     yield _outcome(pending.popleft(), return_exceptions)
             while pending:
                 yield _outcome(pending.popleft(), return_exceptions)
@@ -99,26 +105,30 @@ def _outcome(future: Future[R], return_exceptions: bool) -> R:
         return cast("R", error)
 
 
+class Options(TypedDict, total=False):
+    """What `function` takes, for its twin to take too."""
+
+    image: str
+    memory_mib: int
+    vcpus: int
+    machines: int
+    env: Environment
+    user: str | None
+    kernel: str | None
+    network: str
+    timeout_s: float
+    trusted: bool
+    raises: Sequence[type[Exception]]
+    max_result: int
+    settings: Settings | None
+
+
 @overload
 def function(function: Callable[P, R], /) -> Function[P, R]: ...
 
 
 @overload
-def function(
-    *,
-    image: str = ...,
-    memory_mib: int = ...,
-    vcpus: int = ...,
-    machines: int = ...,
-    env: Mapping[str, str] | Sequence[str] = ...,
-    user: str | None = ...,
-    kernel: str | None = ...,
-    network: str = ...,
-    timeout_s: float = ...,
-    trusted: bool = ...,
-    raises: Sequence[type[Exception]] = ...,
-    max_result: int = ...,
-) -> Callable[[Callable[P, R]], Function[P, R]]: ...
+def function(**options: Unpack[Options]) -> Callable[[Callable[P, R]], Function[P, R]]: ...
 
 
 def function(
@@ -129,7 +139,7 @@ def function(
     memory_mib: int = 256,
     vcpus: int = 1,
     machines: int = 1,
-    env: Mapping[str, str] | Sequence[str] = (),
+    env: Environment = (),
     user: str | None = None,
     kernel: str | None = None,
     network: str = "default",
@@ -137,6 +147,7 @@ def function(
     trusted: bool = False,
     raises: Sequence[type[Exception]] = (),
     max_result: int = MAX_RESULT,
+    settings: Settings | None = None,
 ) -> Any:
     """Have a function's calls run in machines, as `@firkin.function` or `@firkin.function(memory_mib=512)`.
 
@@ -160,8 +171,9 @@ def function(
 
             command = ("sleep", "infinity") if image == "python" else ()  # a Python that waits for input costs memory
             return run(
-                image, memory_mib=memory_mib, vcpus=vcpus, kernel=kernel, network=network, env=env, command=command
-            )
+                image, memory_mib=memory_mib, vcpus=vcpus, kernel=kernel, network=network, env=env, command=command,
+                settings=settings,
+            )  # fmt: skip
 
         def hire(machine: Machine) -> Worker:
             packed = ship.pack_function(function, trusted=trusted)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import codecs
 import sys
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -183,3 +185,36 @@ class Worker:
         import pickle
 
         return pickle.loads(data)
+
+
+class Ticket:
+    """One call, which another thread may call off."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._off = False
+        self._worker: Worker | None = None
+
+    @contextmanager
+    def held_for(self, worker: Worker) -> Iterator[None]:
+        """For this scope the call is that worker's.
+
+        Raises:
+            FunctionFailed: it was called off before.
+        """
+        with self._lock:
+            if self._off:
+                raise FunctionFailed("called off before it began")
+            self._worker = worker
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._worker = None
+
+    def call_off(self) -> None:
+        """End the Python that it runs in, or have it not begin."""
+        with self._lock:
+            self._off = True
+            if self._worker is not None:
+                self._worker.close()

@@ -15,6 +15,7 @@ CLONE_NEWNS, CLONE_NEWPID, CLONE_NEWNET = 0x20000, 0x20000000, 0x40000000  # lin
 MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_REMOUNT = 1, 2, 4, 8, 32  # sys/mount.h
 MS_BIND, MS_REC, MS_PRIVATE, MS_SLAVE, MS_SHARED = 4096, 16384, 1 << 18, 1 << 19, 1 << 20
 MNT_DETACH = 2
+IN_MODIFY, IN_MOVED_TO, IN_CREATE = 2, 128, 256  # sys/inotify.h
 FALLOC_FL_KEEP_SIZE, FALLOC_FL_PUNCH_HOLE = 1, 2  # linux/falloc.h
 
 
@@ -62,6 +63,20 @@ def pivot_root(new_root: str, put_old: str) -> None:
 def unmount(target: str) -> None:
     """Detach a mount at once; it goes away when its last user does."""
     _check(_library().umount2(os.fsencode(target), MNT_DETACH), f"cannot unmount {target}")
+
+
+def inotify(path: str, events: int) -> int:
+    """A descriptor, not blocking, that becomes readable when one of `events` happens at `path`."""
+    import ctypes
+
+    fd: int = _library().inotify_init1(os.O_CLOEXEC | os.O_NONBLOCK)
+    if fd < 0:
+        raise KernelRefused(f"cannot watch {path}", ctypes.get_errno())
+    if _library().inotify_add_watch(fd, os.fsencode(path), events) < 0:
+        number = ctypes.get_errno()
+        os.close(fd)
+        raise KernelRefused(f"cannot watch {path}", number)
+    return fd
 
 
 def punch_hole(fd: int, end: int) -> None:

@@ -88,6 +88,14 @@ def inside(name: str | None, act: Callable[[], T]) -> T:
     return act() if name is None else run_in(name, act)
 
 
+def is_current(name: str) -> bool:
+    """Whether the calling thread is in the namespace of that name."""
+    try:
+        return (FOLDER / name).stat().st_ino == OWN.stat().st_ino
+    except FileNotFoundError:
+        return False
+
+
 def enter(where: str | int) -> None:
     """Move the calling thread for good; meant for a process that is about to exec.
 

@@ -7,11 +7,18 @@ import signal
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from firkin.errors import HostError
 from firkin.host.wait import wait_until
 
+if TYPE_CHECKING:
+    import subprocess
+
 PROC = Path("/proc")
+
+# Popen objects of children that outlive their spawning: dropping one while its process runs is a ResourceWarning.
+_let_go: list[subprocess.Popen[bytes]] = []
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,3 +115,15 @@ def _reaped_alive(ref: ProcessRef) -> bool:
     with suppress(ChildProcessError):  # not ours: its own parent, or init, collects it
         os.waitpid(ref.pid, os.WNOHANG)
     return ref.alive()
+
+
+def let_go(child: subprocess.Popen[bytes]) -> None:
+    """A child that is to outlive us."""
+    _let_go.append(child)
+
+
+def reap() -> None:
+    """Collect those that were let go and have ended."""
+    for child in list(_let_go):
+        if child.poll() is not None:
+            _let_go.remove(child)

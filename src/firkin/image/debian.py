@@ -7,20 +7,14 @@ from pathlib import Path
 from firkin.image import mmdebstrap, tree
 from firkin.image.recipe import Recipe
 
+PACKAGES = (
+    "systemd-sysv", "dbus", "dbus-user-session", "libpam-systemd", "openssh-server", "iproute2", "iputils-ping",
+    "login", "procps", "netbase",
+)  # fmt: skip
 TREE = mmdebstrap.Tree(
     suite="bookworm",
     variant="apt",
-    packages=(
-        "systemd-sysv",
-        "dbus",
-        "libpam-systemd",
-        "openssh-server",
-        "iproute2",
-        "iputils-ping",
-        "login",
-        "procps",
-        "netbase",
-    ),  # fmt: skip
+    packages=PACKAGES,
     script=tree.customize_script(),
     needed_mib=600,
 )

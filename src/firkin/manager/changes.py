@@ -16,6 +16,7 @@ from firkin.net import links
 from firkin.net.forwarding import SysctlChange
 from firkin.net.plan import LinkPlan, NetworkPlan, decode_address, encode_address
 from firkin.store.journal import Journal
+from firkin.vmm import console as consoles
 from firkin.vmm import process as vmm_process
 
 
@@ -84,7 +85,17 @@ class EngineUp(Change, frozen=True, tag="engine"):
         vmm_process.end(self.machine_id)
 
 
-AnyChange = Folder | NetworkUp | SysctlSet | LinkUp | EngineUp
+class KeeperUp(Change, frozen=True, tag="keeper"):
+    """The console's keeper of an engine. Written before the engine, since it is gone only after that."""
+
+    machine_id: str
+    run: str
+
+    def undo(self) -> None:
+        consoles.end(self.machine_id, Path(self.run))
+
+
+AnyChange = Folder | NetworkUp | SysctlSet | LinkUp | EngineUp | KeeperUp
 
 
 class Ledger:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,6 +21,7 @@ from firkin.store.machines import Machines
 
 if TYPE_CHECKING:
     from firkin.manager.changes import Ledger
+    from firkin.vmm.console import Console
 
 DEFAULT_HOMES = ("/var/lib/firkin",)
 
@@ -50,9 +50,18 @@ class Context:
 
         return Ledger(self.journal)
 
+    def console(self, machine_id: str) -> Console:
+        """A machine's serial console on this host."""
+        from firkin.vmm.console import Console
+
+        run, home = self.paths.machine_run(machine_id), self.paths.machine_home(machine_id)
+        return Console(machine_id=machine_id, run=run, home=home, limit=self.settings.console_log_mib * 2**20)
+
     @property
     def tag(self) -> str:
         """Tells the host objects of several homes apart: empty for root's own home, else six hexadecimal digits."""
+        import hashlib
+
         home = str(self.paths.home)
         return "" if home in DEFAULT_HOMES else hashlib.sha256(home.encode()).hexdigest()[:6]
 

@@ -57,7 +57,7 @@ class Firkin:
         if len(found) > 1:
             names = ", ".join(record.name for record in found)
             raise UsageError(f"{name!r} fits several machines: {names}", hint="give more of the id, or the name")
-        return Machine(self.context, found[0].id)
+        return Machine(self.context, found[0].id, outlives=True)
 
     def engine(self) -> str:
         """Which VMM this host gets: `firecracker` or `firkin-vmm`."""
@@ -86,8 +86,8 @@ class Firkin:
             reference or self.context.settings.image, self.context.images, self.context.blobs, self.context.paths
         )
 
-    def run(self, spec: MachineSpec, *, lifetime: Lifetime = Lifetime.KEPT) -> Machine:
-        """Boot a machine and wait until its agent answers.
+    def run(self, spec: MachineSpec, *, lifetime: Lifetime = Lifetime.KEPT, outlives: bool = False) -> Machine:
+        """Boot a machine and wait until its agent answers. One that `outlives` its handle is not removed by `with`.
 
         On any failure, Ctrl-C included, everything is undone before the error leaves.
 
@@ -122,7 +122,7 @@ class Firkin:
                 if session is not None:
                     os.close(session)
                 raise
-        return Machine(context, record.id, session=session)
+        return Machine(context, record.id, session=session, outlives=outlives)
 
 
 def refuse_command_under_init(spec: MachineSpec, image: Image) -> None:

@@ -22,7 +22,7 @@ def user_key(paths: Paths) -> Path:
 
 
 def machine_identity(paths: Paths, folder: Path, name: str) -> Identity:
-    """Keys for one machine; its host key lives in `folder`, which is private and goes with the machine's run."""
+    """Keys for one machine; its host key lives in `folder`, which is private and goes with the machine."""
     host_key = folder / "ssh_host_ed25519_key"
     if not host_key.exists():
         _generate(host_key, name)

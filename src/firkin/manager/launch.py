@@ -14,12 +14,13 @@ from firkin.agent.initrd import build_initrd
 from firkin.errors import BootTimeout, GuestError
 from firkin.host.files import write_atomic
 from firkin.host.process import ProcessRef
-from firkin.manager import keys, networks
-from firkin.manager.changes import EngineUp, Folder
+from firkin.manager import keys, networks, ssh
+from firkin.manager.changes import EngineUp, Folder, KeeperUp
 from firkin.manager.context import Context
 from firkin.manager.ending import complaint
 from firkin.manager.guest import guest_config
 from firkin.net.plan import LinkPlan, NetworkPlan
+from firkin.paths import VSOCK_SOCKET
 from firkin.progress import step
 from firkin.spec import MachineSpec
 from firkin.store.images import Image
@@ -58,7 +59,7 @@ class Launch:
         return Station(
             netns=self.network.netns,
             run=self.run,
-            console_log=self.home / "console.log",
+            console=self.context.console(self.record.id),
             engine_log=self.home / "engine.log",
         )
 
@@ -97,7 +98,8 @@ def make_folders(launch: Launch) -> None:
 
 
 def start_engine(launch: Launch) -> None:
-    """Spawn the VMM; it starts up while the steps after this one work."""
+    """Spawn the VMM and its console's keeper; it starts up while the steps after this one work."""
+    launch.context.ledger.do(launch.record.id, KeeperUp(launch.record.id, str(launch.run)))
     launch.context.ledger.do(launch.record.id, EngineUp(launch.record.id))
     launch.engine = spawn(
         backend.argv(launch.record.engine, launch.record.id, launch.station.engine_log), launch.station
@@ -116,8 +118,8 @@ def write_boot_files(launch: Launch) -> None:
     record, image = launch.record, launch.image
     identity = None
     if image.config.sshd:
-        identity = keys.machine_identity(launch.context.paths, launch.run, record.name)
-        write_atomic(launch.run / "known_hosts", keys.known_host(identity, record.name), mode=0o600)
+        identity = keys.machine_identity(launch.context.paths, launch.home, record.name)
+        write_atomic(launch.home / ssh.KNOWN_HOSTS, keys.known_host(identity, record.name), mode=0o600)
     guest = guest_config(record.spec, record.name, image.config, image.filesystem, launch.leased(), identity)
     modules_digest = launch.kernel.modules_digest
     modules = launch.context.blobs.path(modules_digest).read_bytes() if modules_digest else None
@@ -132,7 +134,7 @@ def configure_and_start(launch: Launch) -> None:
     )
     config = boot.vm_config(launch.record.spec, parts)
     write_atomic(launch.run / "vm_config.json", boot.to_json(config) + "\n", mode=0o600)
-    launch.listener = launch.cleanup.enter_context(HelloListener(launch.run / boot.VSOCK_SOCKET))
+    launch.listener = launch.cleanup.enter_context(HelloListener(launch.run / VSOCK_SOCKET))
     with open_api(launch.spawned(), launch.station) as api:
         for call in boot.calls(config):
             api.call(call)
@@ -145,7 +147,7 @@ def await_agent(launch: Launch) -> None:
     try:
         hello = launch.listener.wait(timeout_s, launch.spawned().alive)
     except GuestError as error:
-        console, engine = tail(launch.station.console_log), tail(launch.station.engine_log)
+        console, engine = tail(launch.station.console.log), tail(launch.station.engine_log)
         why = complaint(console)
         said = f"{error}: {why}" if why else str(error)
         raise BootTimeout(f"{said}\nconsole:\n{console}\nVMM:\n{engine}", hint="firkin doctor") from error

@@ -15,7 +15,8 @@ from firkin.agent.stats import GuestProcess, GuestStats
 from firkin.errors import AgentError, EngineError, GuestError
 from firkin.host.process import ProcessRef
 from firkin.host.usage import HostUsage, usage
-from firkin.vmm import boot, metrics
+from firkin.paths import VSOCK_SOCKET
+from firkin.vmm import metrics
 from firkin.vmm.metrics import EngineStats
 
 GUEST_TIMEOUT_S = 2.0
@@ -78,9 +79,8 @@ class Stats:
 def _guest_cpu_percent(now: GuestStats | None, before: GuestStats | None) -> float | None:
     if now is None or before is None:
         return None
-    busy, idle = now.cpu_busy_s - before.cpu_busy_s, now.cpu_idle_s - before.cpu_idle_s
-    if busy < 0 or idle < 0:
-        return None
+    # Linux guesses the time of an idle processor, and may take some of it back.
+    busy, idle = max(0.0, now.cpu_busy_s - before.cpu_busy_s), max(0.0, now.cpu_idle_s - before.cpu_idle_s)
     return round(busy / (busy + idle) * 100 * now.vcpus, 1) if busy + idle else 0.0
 
 
@@ -123,7 +123,7 @@ class Meter:
 
     def _ask_guest(self) -> GuestStats:
         if self._connection is None:
-            self._connection = connect(self._run_folder / boot.VSOCK_SOCKET, GUEST_TIMEOUT_S)
+            self._connection = connect(self._run_folder / VSOCK_SOCKET, GUEST_TIMEOUT_S)
         return guest_stats.parse_stats(ask(self._connection, "files", *guest_stats.FILES))
 
     def _hang_up(self) -> None:

@@ -161,7 +161,7 @@ def _on_host(
 
 def _ssh(machine: Machine, inside: str) -> Stop:
     """A login with the generated key; sshd may start a little later than the agent."""
-    argv = machine.ssh_argv(("echo $USER@$(hostname): $(uname -sr), up $(cut -d. -f1 /proc/uptime) s",))
+    argv = machine.ssh_argv(("echo $USER@$(hostname): $(uname -sr), up $(cut -d. -f1 /proc/uptime) s",), direct=True)
     machine.await_port(22, timeout_s=SSH_TIMEOUT_S)
 
     def login() -> str:

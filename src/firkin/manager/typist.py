@@ -8,7 +8,8 @@ import time
 
 from firkin.errors import GuestError
 from firkin.manager.machine import Machine
-from firkin.vmm import boot
+from firkin.vmm import console
+from firkin.vmm.rotated import RotatedLog
 
 POLL_S = 0.02
 RETYPE_S = 5.0
@@ -26,31 +27,32 @@ def type_and_wait(machine: Machine, text: str, pattern: str, *, timeout_s: float
     """
     wanted = re.compile(pattern)
     began = time.monotonic()
-    start = machine.console_log.stat().st_size if text else 0
-    _press(machine, text)
-    pressed = began
-    while time.monotonic() - began < timeout_s:
-        if found := wanted.search(_recent(machine, start)):
-            return found.group().strip()
-        if not text and time.monotonic() - pressed > RETYPE_S:
-            _press(machine, "\n")
-            pressed = time.monotonic()
-        time.sleep(POLL_S)
-    last = _recent(machine, start)[-200:]
+    recent = b""
+    with RotatedLog(machine.console_log, back=0 if text else WINDOW) as log:
+        _press(machine, text)
+        pressed = began
+        while time.monotonic() - began < timeout_s:
+            recent = (recent + log.read_all())[-WINDOW:]
+            if found := wanted.search(_plain(recent)):
+                return found.group().strip()
+            if not text and time.monotonic() - pressed > RETYPE_S:
+                _press(machine, "\n")
+                pressed = time.monotonic()
+            time.sleep(POLL_S)
     raise GuestError(
-        f"console: no {pattern!r} within {timeout_s:g} s; last: {last!r}", hint=f"firkin logs {machine.name}"
+        f"console: no {pattern!r} within {timeout_s:g} s; last: {_plain(recent)[-200:]!r}",
+        hint=f"firkin logs {machine.name}",
     )
 
 
 def _press(machine: Machine, text: str) -> None:
-    fifo = os.open(machine.run_folder / boot.CONSOLE_INPUT, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    fifo = os.open(machine.run_folder / console.INPUT, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
         os.write(fifo, text.encode())
     finally:
         os.close(fifo)
 
 
-def _recent(machine: Machine, start: int) -> str:
-    with machine.console_log.open("rb") as log:
-        log.seek(max(start, log.seek(0, os.SEEK_END) - WINDOW))
-        return re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", log.read().decode(errors="replace")).replace("\r", "")
+def _plain(data: bytes) -> str:
+    """As a person reads it: without colours and returns."""
+    return re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", data.decode(errors="replace")).replace("\r", "")

@@ -16,15 +16,13 @@ from firkin.fcapi.machine import MachineConfiguration
 from firkin.fcapi.metrics import MetricsConfig
 from firkin.fcapi.network import NetworkInterface
 from firkin.fcapi.vsock import Vsock
-from firkin.paths import METRICS
+from firkin.paths import METRICS, VSOCK_SOCKET
 from firkin.spec import MachineSpec
 
 # All paths are relative to the engine's working directory, the machine's run folder: a unix socket's path ends at
 # 107 bytes, and a jail has another root.
 API_SOCKET = "api.sock"
-VSOCK_SOCKET = "vsock.sock"
 INITRD = "initrd.cpio"
-CONSOLE_INPUT = "console.in"
 GUEST_CID = 3
 
 # A triple fault ends the machine on every engine; `panic=-1` makes a panic do the same at once.

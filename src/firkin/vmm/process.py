@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,15 +13,14 @@ from firkin.host.netns import run_in
 from firkin.host.process import ProcessRef
 from firkin.host.unix import connect_unix
 from firkin.host.wait import wait_until
-from firkin.vmm.boot import API_SOCKET, CONSOLE_INPUT
+from firkin.vmm.boot import API_SOCKET
+from firkin.vmm.console import Console
+from firkin.vmm.rotated import last_bytes
 
 if TYPE_CHECKING:
     from firkin.vmm.client import ApiClient
 
 SOCKET_TIMEOUT_S = 10.0
-
-# Popen objects of engines that outlive their spawning: dropping one while its process runs is a ResourceWarning.
-_spawned: list[subprocess.Popen[bytes]] = []
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,35 +29,27 @@ class Station:
 
     netns: str | None
     run: Path
-    console_log: Path
+    console: Console
     engine_log: Path
 
 
 def spawn(argv: list[str], station: Station) -> ProcessRef:
-    """Start the engine in its own session; it does not end with us.
-
-    Its stdin is a FIFO that the engine itself holds open for writing too, so that it never sees an end of file and
-    anyone may attach by opening the FIFO; its stdout, the guest's console, is appended to a file.
-    """
-    fifo = station.run / CONSOLE_INPUT
-    os.mkfifo(fifo, 0o600)
+    """Start the engine and its console's keeper, each in its own session; they do not end with us."""
+    station.console.make()
 
     def start() -> subprocess.Popen[bytes]:
-        with (
-            fifo.open("r+b", buffering=0) as console_in,
-            station.console_log.open("ab") as console_out,
-            station.engine_log.open("ab") as errors,
-        ):
+        with station.console.engine_ends() as (stdin, stdout), station.engine_log.open("ab") as errors:
             return subprocess.Popen(
-                argv, cwd=station.run, stdin=console_in, stdout=console_out, stderr=errors, start_new_session=True
+                argv, cwd=station.run, stdin=stdin, stdout=stdout, stderr=errors, start_new_session=True
             )
 
     # A child inherits the namespace of the thread that makes it.
     child = start() if station.netns is None else run_in(station.netns, start)
-    _spawned.append(child)
+    process.let_go(child)
     started = ProcessRef.of(child.pid)
     if started is None:
         raise _died(station)
+    station.console.keep(started)
     return started
 
 
@@ -96,9 +86,7 @@ def end(machine_id: str) -> None:
     """Kill whatever engine runs under this id, recorded or not, and wait until it is gone."""
     for ref in process.with_argument("--id", machine_id):
         process.kill(ref)
-    for child in list(_spawned):
-        if child.poll() is not None:
-            _spawned.remove(child)
+    process.reap()
 
 
 def _died(station: Station) -> EngineError:
@@ -107,10 +95,5 @@ def _died(station: Station) -> EngineError:
 
 def tail(path: Path, *, lines: int = 12, size: int = 8192) -> str:
     """The last lines of a log, for an error message."""
-    try:
-        with path.open("rb") as file:
-            file.seek(max(0, path.stat().st_size - size))
-            text = file.read().decode(errors="replace")
-    except FileNotFoundError:
-        return ""
+    text = last_bytes(path, size).decode(errors="replace")
     return "\n".join(line.rstrip() for line in text.splitlines()[-lines:])

@@ -120,7 +120,7 @@ def test_more_than_8_gib_of_data_has_its_size_in_the_header() -> None:
 
 
 def test_what_cannot_be_read_is_named(tmp_path: Path) -> None:
-    with pytest.raises(KernelRefused, match="cannot read .*/nosuch: No such file"):
+    with pytest.raises(KernelRefused, match="nosuch: No such file"):
         list(pack(str(tmp_path / "nosuch"), "x"))
 
 
@@ -212,5 +212,3 @@ def test_modes_are_those_of_the_file(tmp_path: Path) -> None:
     (tmp_path / "dir").mkdir(mode=0o700)
     with opened(pack(str(tmp_path / "dir"), "dir")) as archive:
         assert archive.getmembers()[0].mode == stat.S_IMODE((tmp_path / "dir").stat().st_mode)
-
-

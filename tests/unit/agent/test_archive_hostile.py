@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import os
 import stat
 import subprocess
@@ -290,7 +289,9 @@ def test_root_keeps_owners_set_user_id_and_devices_where_asked(target: Path) -> 
         unpacking=Unpacking(None, keep=True),
     )
     assert left_out == 0
-    assert [(entry.lstat().st_uid, entry.lstat().st_gid) for entry in (target / "d", target / "d/tool")] == [(12, 34)] * 2
+    assert [(entry.lstat().st_uid, entry.lstat().st_gid) for entry in (target / "d", target / "d/tool")] == [
+        (12, 34)
+    ] * 2
     assert (target / "d" / "link").lstat().st_uid == 12
     assert stat.S_IMODE((target / "d/tool").stat().st_mode) == 0o4755
     assert stat.S_IMODE((target / "d").stat().st_mode) == 0o2750

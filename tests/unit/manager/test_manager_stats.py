@@ -60,16 +60,20 @@ def test_a_frozen_guest_has_a_cost_and_no_rate_of_its_own() -> None:
     assert (rates.cpu_percent, rates.host_cpu_percent, rates.net_sent_bytes_per_s) == (None, 0.0, 0.0)
 
 
+def test_idle_time_that_goes_back_was_not_idle() -> None:
+    now = replace(BEFORE, monotonic_s=101.0, guest=replace(GUEST, cpu_busy_s=5.5, cpu_idle_s=14.9))
+    assert now.since(BEFORE).cpu_percent == 200.0
+
+
 def test_counters_that_go_back_have_no_rate() -> None:
     now = replace(
         BEFORE,
         monotonic_s=101.0,
-        guest=replace(GUEST, cpu_busy_s=1.0),
         engine=EngineStats(),
         host=HostUsage(cpu_s=1.0, memory_bytes=1),
     )
     rates = now.since(BEFORE)
-    assert (rates.cpu_percent, rates.host_cpu_percent, rates.net_sent_bytes_per_s) == (None, None, None)
+    assert (rates.host_cpu_percent, rates.net_sent_bytes_per_s) == (None, None)
 
 
 def test_other_sources_are_not_compared() -> None:
