@@ -20,6 +20,7 @@
 #include "hello.h"
 #include "log.h"
 #include "power.h"
+#include "spawn.h"
 #include "stream.h"
 
 enum { AGENT_PORT = 1024, MAX_CONNECTIONS = 256, BACKLOG = 64 };
@@ -113,14 +114,18 @@ static struct stream *stream_of(const struct agent *agent, pid_t pid)
     return running(agent->detached, pid);
 }
 
+void agent_reaped(struct agent *agent, pid_t pid, int status)
+{
+    struct stream *stream = stream_of(agent, pid);
+    if (stream)
+        stream_reaped(stream, status);
+}
+
 static void reap(struct agent *agent)
 {
     int status;
-    for (pid_t pid; (pid = waitpid(-1, &status, WNOHANG)) > 0;) {
-        struct stream *stream = stream_of(agent, pid);
-        if (stream)
-            stream_reaped(stream, status);
-    }
+    for (pid_t pid; (pid = waitpid(-1, &status, WNOHANG)) > 0;)
+        agent_reaped(agent, pid, status);
 }
 
 static void end_streams(struct agent *agent)
@@ -170,6 +175,7 @@ static int open_agent(struct agent *agent, const struct agent_setup *setup)
     agent->setup = *setup;
     prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0);
     raise_file_limit();
+    spawn_init();
     int signals = open_signals();
     if (signals < 0 || loop_open() < 0)
         return log_errno("agent", NULL);

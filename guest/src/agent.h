@@ -57,6 +57,9 @@ int agent_run(const struct agent_setup *setup);
 /* The body of HELLO and HELLO_ACK. */
 void agent_introduce(const struct agent *agent, struct writer *writer);
 
+/* A child has ended with this wait status. */
+void agent_reaped(struct agent *agent, pid_t pid, int status);
+
 /* End the machine. False when this agent may not. */
 bool agent_power(const struct agent *agent, bool restart);
 

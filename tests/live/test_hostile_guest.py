@@ -1,4 +1,4 @@
-"""Real guests at their limits, and guests that mean ill: the right code, a clear message, bounded memory, nothing hung."""
+"""Real guests at their limits: the right code, a clear message, bounded memory, nothing hung."""
 
 from __future__ import annotations
 
@@ -71,11 +71,8 @@ def test_a_program_killed_by_a_signal_has_128_and_its_number(machine: Machine, n
 
 def test_out_of_memory_the_program_dies_and_the_agent_lives(machine: Machine) -> None:
     agent = agent_pid(machine)
-    with within(60):
-        hog = machine.exec("sh", "-c", "x=0123456789abcdef; while :; do x=$x$x; done", timeout_s=55)
-    assert hog.returncode in (137, 2)  # killed by the kernel, or told by the shell that there is no more
-    tail = machine.exec("tail", "/dev/zero", timeout_s=55)
-    assert tail.returncode == 137
+    for _ in range(3):
+        assert machine.exec("dd", "if=/dev/zero", "of=/dev/null", "bs=100M", timeout_s=25).returncode == 137
     assert machine.exec("echo", "alive", timeout_s=10).text == "alive\n"
     assert agent_pid(machine) == agent
 
@@ -170,7 +167,7 @@ with Firkin(load()) as firkin:
     machine = firkin.machine(sys.argv[1])
     machine.exec("true")
     before = high_water_kib()
-    done = machine.exec("sh", "-c", "head -c 200000000 /dev/zero; head -c 50000000 /dev/zero >&2", max_output=1000000)
+    done = machine.exec("sh", "-c", "head -c 60000000 /dev/zero; head -c 20000000 /dev/zero >&2", max_output=1000000)
     assert (len(done.stdout), len(done.stderr), done.truncated) == (1000000, 1000000, True)
     slow = machine.start("cat", "/dev/zero")
     machine.exec("sleep", "1")  # and nobody reads the flood
@@ -185,4 +182,4 @@ def test_a_flood_of_output_is_held_to_what_was_asked_for(machine: Machine, home:
     command = [sys.executable, "-c", FLOOD, machine.name]
     done = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=80)
     assert done.returncode == 0, done.stderr
-    assert int(done.stdout) < 16 * 1024  # KiB, of 244 MiB that were said
+    assert int(done.stdout) < 16 * 1024  # KiB, of 76 MiB that were said, and an endless flood

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
@@ -19,8 +20,9 @@ from firkin.manager.access import GuestAccess
 from firkin.manager.context import Context
 from firkin.manager.files import GuestFiles
 from firkin.manager.programs import GuestPrograms
+from firkin.paths import VSOCK_SOCKET
 from firkin.store.machines import MachineRecord, State
-from firkin.vmm import boot, console
+from firkin.vmm import console
 
 if TYPE_CHECKING:
     from firkin.manager.logs import LogLine, Moment
@@ -108,7 +110,7 @@ class Machine(GuestPrograms, GuestAccess, GuestFiles):
             UsageError: the machine does not run.
         """
         self.process()
-        return self.run_folder / boot.VSOCK_SOCKET
+        return self.run_folder / VSOCK_SOCKET
 
     def _connect(self) -> AgentConnection:
         return connect(self.reach(), AGENT_TIMEOUT_S)
@@ -168,9 +170,9 @@ class Machine(GuestPrograms, GuestAccess, GuestFiles):
 
     def stop(self, *, timeout_s: float = STOP_TIMEOUT_S) -> None:
         """Shut the guest down in order; after `timeout_s` seconds without success, kill its engine."""
-        engine = self.process()
-        if timeout_s > 0 and self._asked_to_reboot():
-            wait_until(lambda: not engine.alive(), timeout_s=timeout_s)
+        engine, deadline = self.process(), time.monotonic() + timeout_s
+        if timeout_s > 0 and self._asked_to_reboot(timeout_s):
+            wait_until(lambda: not engine.alive(), timeout_s=deadline - time.monotonic())
         self._end(reconcile.stop)
 
     def kill(self) -> None:
@@ -193,10 +195,10 @@ class Machine(GuestPrograms, GuestAccess, GuestFiles):
             raise UsageError(f"machine {record.name!r} is running", hint=f"firkin stop {record.name}, or rm --force")
         self._end(reconcile.remove)
 
-    def _asked_to_reboot(self) -> bool:
-        """Whether the guest took the request. A reset is how a Firecracker machine ends: there is no power button."""
+    def _asked_to_reboot(self, timeout_s: float) -> bool:
+        """Whether the guest took it in time. A reset is how a Firecracker machine ends: there is no power button."""
         try:
-            with self.agent() as agent:
+            with connect(self.run_folder / VSOCK_SOCKET, timeout_s) as agent:
                 agent.reboot()
         except (FirkinError, OSError):
             return False  # no agent to ask: the caller kills
