@@ -79,7 +79,16 @@ def cli() -> None:
 
 def main(argv: list[str] | None = None) -> None:
     """Run one command and exit: the guest program's own code, 125 for firkin's errors, 2 for usage."""
+    _open_closed_streams()
     sys.exit(_invoke(argv))
+
+
+def _open_closed_streams() -> None:
+    """Give 0, 1 and 2 to /dev/null where they are closed: else the store would take their number, and our output."""
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is None:
+            fd = os.open(os.devnull, os.O_RDWR)
+            setattr(sys, name, os.fdopen(fd, "w" if number else "r"))
 
 
 def _invoke(argv: list[str] | None) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import click
 import pytest
@@ -88,6 +89,13 @@ def test_listing_does_not_load_what_it_does_not_need() -> None:
     code = "import sys, firkin.cli.machine; print([m for m in ('asyncio', 'rich', 'http.client') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_closed_streams_are_taken_by_no_file_of_ours(tmp_path: Path) -> None:
+    code = "import os, firkin.cli; firkin.cli._open_closed_streams(); os.write(1, b'x'); os.fstat(0); os.fstat(2)"
+    subprocess.run(["sh", "-c", '"$0" -c "$1" <&- >&- 2>&-', sys.executable, code], check=True)
+    listing = f'FIRKIN_HOME={tmp_path} "$0" -m firkin.cli ls <&- >&-'
+    subprocess.run(["sh", "-c", listing, sys.executable], check=True)
 
 
 def test_every_verb_has_a_module() -> None:
