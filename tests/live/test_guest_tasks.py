@@ -21,6 +21,8 @@ from hypothesis import strategies as st
 from task_rig import Done, Tasks, blob, build, records, tree_of
 
 from firkin.host.wait import wait_until
+from firkin.manager.firkin import Firkin
+from firkin.spec import MachineSpec
 
 pytestmark = [
     pytest.mark.live,
@@ -33,6 +35,12 @@ KIB = 1024
 @pytest.fixture(scope="session")
 def tasks(tmp_path_factory: pytest.TempPathFactory) -> Tasks:
     return build(tmp_path_factory.mktemp("tasks"))
+
+
+@pytest.fixture(scope="session")
+def tight(tmp_path_factory: pytest.TempPathFactory) -> Tasks:
+    """The same with bounds that a test can meet."""
+    return build(tmp_path_factory.mktemp("tight"), "-DTAR_MAP_MAX=64 -DTAR_LATE_MAX=8")
 
 
 @pytest.fixture
@@ -238,15 +246,43 @@ def test_a_file_beyond_8_gib(tasks: Tasks, tmp_path: Path, target: Path) -> None
     assert (target / "huge").stat().st_blocks < 100
 
 
-def test_a_file_of_very_many_holes_is_bounded_and_exact(tasks: Tasks, tmp_path: Path, target: Path) -> None:
+@pytest.mark.parametrize("holes", [60, 64, 65, 500])
+def test_more_holes_than_are_remembered_cost_the_smallest(
+    tight: Tasks, tasks: Tasks, tmp_path: Path, target: Path, holes: int
+) -> None:
     source = tmp_path / "sieve"
     with source.open("wb") as file:
-        for place in range(0, 300_000, 3):
-            os.pwrite(file.fileno(), b"x", place * 4 * KIB)
-        file.truncate(300_000 * 4 * KIB)
-    tasks.put(tasks.get(source), target)
-    assert (target / "sieve").stat().st_blocks == source.stat().st_blocks
-    assert subprocess.run(["cmp", source, target / "sieve"]).returncode == 0
+        for number in range(holes):
+            file.seek((1 + number % 7) * 64 * KIB, os.SEEK_CUR)
+            file.write(b"x" * 4 * KIB)
+        file.truncate(file.tell() + (50 << 20))
+    packed = tight.get(source)
+    tasks.put(packed, target)
+    assert (target / "sieve").read_bytes() == source.read_bytes()
+    assert len(packed) < source.stat().st_size - (50 << 20)
+    exact = (target / "sieve").stat().st_blocks == source.stat().st_blocks
+    assert exact == (holes < 64)
+    theirs = target / "theirs"
+    theirs.mkdir()
+    gnu_tar("-x", "-C", str(theirs), data=packed)
+    assert (theirs / "sieve").read_bytes() == source.read_bytes()
+
+
+def test_more_folders_than_are_remembered_keep_their_times(tight: Tasks, tmp_path: Path, target: Path) -> None:
+    source = tmp_path / "many"
+    for number in range(40):
+        (source / f"{number % 5}/{number}/inner").mkdir(parents=True)
+        (source / f"{number % 5}/{number}/inner/file").touch()
+    for number, path in enumerate(sorted(source.rglob("*"), reverse=True)):
+        os.utime(path, ns=(0, number * 10**9))
+    tight.put(tight.get(source), target)
+    assert tree_of(target / "many") == tree_of(source)
+
+
+def test_folders_within_each_other_beyond_what_is_remembered_are_refused(tight: Tasks, target: Path) -> None:
+    nested = [member("/".join("d" * depth), FOLDER) for depth in range(1, 12)]
+    done = tight("put", target, data=archive_of(*nested))
+    assert (done.code, done.err) == (errno.E2BIG, "d/d/d/d/d/d/d/d/d: too many folders within each other\n")
 
 
 # Names that `get` and `put` give
@@ -322,6 +358,24 @@ def test_files_of_proc_have_their_content(tasks: Tasks) -> None:
         assert file.read() == Path("/proc/version").read_bytes()
 
 
+def test_files_that_do_not_say_how_long_they_are_are_cut_with_a_word(tasks: Tasks) -> None:
+    with subprocess.Popen(["sh", "-c", "read line", "x" * 100_000], stdin=subprocess.PIPE) as process:
+        done = tasks("get", f"/proc/{process.pid}/cmdline")
+    assert (done.code, done.err) == (errno.EIO, "cmdline: does not say how long it is; only its start was read\n")
+    with tarfile.open(fileobj=io.BytesIO(done.out)) as tar:
+        assert tar.getmember("cmdline").size == 64 * KIB
+
+
+def test_a_tree_deeper_than_is_followed_is_noted(tasks: Tasks, tmp_path: Path) -> None:
+    deep = f"{tmp_path}/deep/" + "d/" * 1100
+    assert tasks("mkdir", deep, "755", "parents").code == 0
+    done = tasks("get", tmp_path / "deep")
+    assert (done.code, done.err.endswith(": File name too long\n")) == (errno.ENAMETOOLONG, True)
+    assert tasks("remove", tmp_path / "deep", "tree").code == errno.ENAMETOOLONG
+    assert tasks("remove", tmp_path / "deep/d/d/d/d" / ("d/" * 500), "tree").code == 0
+    assert tasks("remove", tmp_path / "deep", "tree") == Done(0, b"", "")
+
+
 def test_what_is_mounted_by_the_kernel_is_left_out(tasks: Tasks, tmp_path: Path) -> None:
     (tmp_path / "root/proc").mkdir(parents=True)
     (tmp_path / "root/after").touch()
@@ -383,6 +437,13 @@ def test_a_hostile_archive_is_refused_with_a_reason(
     assert text in done.err
     assert done.err.count("\n") == 1
     assert [path.name for path in target.parent.iterdir()] == ["target"]
+
+
+def test_the_folder_must_exist(tasks: Tasks, target: Path) -> None:
+    (target / "file").touch()
+    for name, code in (("none", errno.ENOENT), ("file", errno.ENOTDIR)):
+        done = tasks("put", target / name, data=archive_of())
+        assert (done.code, done.err) == (code, f"{target}/{name}: {os.strerror(code)}\n")
 
 
 def test_nothing_is_no_archive(tasks: Tasks, target: Path) -> None:
@@ -755,3 +816,33 @@ def test_a_reader_that_sleeps_is_told_what_it_missed(watch: Callable[..., Watch]
     for number in range(30_000):
         (tmp_path / f"{name}{number}").touch()
     events.until(OVERFLOW, "")
+
+
+# In a guest
+
+
+@pytest.mark.guest
+def test_the_guests_own_root_is_unpacked_into_through_its_links(firkin: Firkin) -> None:
+    with firkin.run(MachineSpec(image="busybox", memory_mib=128)) as machine:
+        machine.exec("sh", "-c", "mkdir /a && ln -s /a /absolute && ln -s a /relative", check=True)
+        packed = archive_of(member("absolute/one", data=b"1"), member("/relative/two", data=b"22"), member("top"))
+        with machine.task("put", "/", stdin=True) as put:
+            put.write(packed)
+            put.close_stdin()
+            assert put.result(timeout_s=30).returncode == 0
+        assert machine.exec("cat", "/a/one", "/a/two", "/top", check=True).stdout == b"122"
+        with machine.task("get", "/a") as get:
+            done = get.result(timeout_s=30)
+        with tarfile.open(fileobj=io.BytesIO(done.stdout)) as tar:
+            assert sorted(tar.getnames()) == ["a", "a/one", "a/two"]
+
+
+@pytest.mark.guest
+def test_a_disk_that_fills_up_in_the_guest_is_told(firkin: Firkin) -> None:
+    with firkin.run(MachineSpec(image="busybox", memory_mib=128)) as machine:
+        with machine.task("put", "/tmp", stdin=True) as put:
+            put.write(archive_of(member("large", data=bytes(128 << 20))), timeout_s=60)
+            put.close_stdin()
+            done = put.result(timeout_s=60)
+        assert (done.returncode, done.stderr) == (errno.ENOSPC, b"large: No space left on device\n")
+        assert machine.exec("ls", "/tmp", check=True).stdout == b""

@@ -34,6 +34,7 @@ class Console:
     run: Path
     home: Path
     limit: int
+    keeper: Path = KEEPER
 
     @property
     def log(self) -> Path:
@@ -75,9 +76,9 @@ class Console:
         import subprocess  # most commands find every keeper at work
 
         options = {"--machine": self.machine_id, "--engine": str(engine), "--limit": str(self.limit)}
-        argv = [str(KEEPER), *(word for option in options.items() for word in option)]
-        if not KEEPER.exists():
-            raise HostError(f"{KEEPER}: the console's keeper was not built", hint="make -C keeper")
+        argv = [str(self.keeper), *(word for option in options.items() for word in option)]
+        if not self.keeper.exists():
+            raise HostError(f"{self.keeper}: the console's keeper was not built", hint="make -C keeper")
         with (self.home / "engine.log").open("ab") as errors:
             child = subprocess.Popen(
                 argv, stdin=output, stdout=subprocess.DEVNULL, stderr=errors, pass_fds=(engine,),
@@ -113,6 +114,11 @@ def is_kept(run: Path) -> bool:
     finally:
         os.close(output)
     return False
+
+
+def speaks(engine: ProcessRef | None, run: Path) -> bool:
+    """Whether more can come into the log: the engine runs, or its last words are being written."""
+    return (engine is not None and engine.alive()) or is_kept(run)
 
 
 def end(machine_id: str, run: Path) -> None:
