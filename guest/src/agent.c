@@ -8,7 +8,6 @@
 #include <sys/epoll.h>
 #include <sys/ioctl.h>
 #include <sys/prctl.h>
-#include <sys/reboot.h>
 #include <sys/resource.h>
 #include <sys/signalfd.h>
 #include <sys/socket.h>
@@ -21,9 +20,10 @@
 #include "hello.h"
 #include "log.h"
 #include "spawn.h"
+#include "power.h"
 #include "stream.h"
 
-enum { AGENT_PORT = 1024, MAX_CONNECTIONS = 256, BACKLOG = 64, POWER_LIMIT_MS = 30000 };
+enum { AGENT_PORT = 1024, MAX_CONNECTIONS = 256, BACKLOG = 64 };
 
 int agent_listen(void)
 {
@@ -66,24 +66,14 @@ void agent_introduce(const struct agent *agent, struct writer *writer)
     write_blob(writer, setup->hostname, strnlen(setup->hostname, 64));
 }
 
-/* The init did not end the machine in its time. */
-static void force_end(void *owner)
-{
-    (void)owner;
-    LOG("init did not end the machine in 30 s: forced");
-    sync();
-    reboot(RB_AUTOBOOT);
-}
-
-bool agent_power(struct agent *agent, bool restart)
+bool agent_power(const struct agent *agent, bool restart)
 {
     if (agent->setup.power == POWER_REFUSED)
         return false;
     /* Every init takes SIGINT for control-alt-delete, and a reset is how a microVM ends. */
     int number = agent->setup.power == POWER_IMAGE_INIT ? SIGINT : restart ? SIGTERM : SIGUSR2;
-    agent->power_limit.fire = force_end;
-    timer_start(&agent->power_limit, POWER_LIMIT_MS);
-    return kill(1, number) == 0;
+    power_ask(number);
+    return true;
 }
 
 /* Programs in the guest could connect over vsock's loopback; only the host may. */

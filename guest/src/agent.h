@@ -43,7 +43,6 @@ struct agent {
     bool ending;
     struct watch listener;
     struct watch signals;
-    struct timer power_limit;
 };
 
 /* A socket that listens for the host on vsock; -1 with errno when there is no vsock. */
@@ -62,6 +61,6 @@ void agent_introduce(const struct agent *agent, struct writer *writer);
 void agent_reaped(struct agent *agent, pid_t pid, int status);
 
 /* End the machine. False when this agent may not. */
-bool agent_power(struct agent *agent, bool restart);
+bool agent_power(const struct agent *agent, bool restart);
 
 #endif

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Self, TypedDict, TypeVar, Unpack, cast, overload
@@ -14,6 +14,7 @@ from firkin.errors import UsageError
 from firkin.functions import ship
 from firkin.functions.fleet import Fleet
 from firkin.functions.worker import Terms, Ticket, Worker
+from firkin.spec import Environment
 
 if TYPE_CHECKING:
     from firkin.manager.machine import Machine
@@ -111,7 +112,7 @@ class Options(TypedDict, total=False):
     memory_mib: int
     vcpus: int
     machines: int
-    env: Mapping[str, str] | Sequence[str]
+    env: Environment
     user: str | None
     kernel: str | None
     network: str
@@ -138,7 +139,7 @@ def function(
     memory_mib: int = 256,
     vcpus: int = 1,
     machines: int = 1,
-    env: Mapping[str, str] | Sequence[str] = (),
+    env: Environment = (),
     user: str | None = None,
     kernel: str | None = None,
     network: str = "default",
