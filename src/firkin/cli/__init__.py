@@ -107,9 +107,9 @@ def _invoke(argv: list[str] | None) -> int:
     except FirkinError as error:
         return report(error)
     except SystemExit as end:
-        if isinstance(end.__context__, BrokenPipeError):
-            return 0  # whoever read our output has seen enough; click answers that with 1
-        raise
+        if end.code != 1:
+            raise
+        return 0  # click ends so where whoever read our output has seen enough; nobody else ends with 1
     except Exception as error:  # noqa: BLE001 - the last door: a bug is told in a line, its traceback on request
         return _bug(error)
     return result if isinstance(result, int) else 0
