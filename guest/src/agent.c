@@ -8,7 +8,6 @@
 #include <sys/epoll.h>
 #include <sys/ioctl.h>
 #include <sys/prctl.h>
-#include <sys/reboot.h>
 #include <sys/resource.h>
 #include <sys/signalfd.h>
 #include <sys/socket.h>
@@ -20,9 +19,11 @@
 #include "conn.h"
 #include "hello.h"
 #include "log.h"
+#include "power.h"
+#include "spawn.h"
 #include "stream.h"
 
-enum { AGENT_PORT = 1024, MAX_CONNECTIONS = 256, BACKLOG = 64, POWER_LIMIT_MS = 30000 };
+enum { AGENT_PORT = 1024, MAX_CONNECTIONS = 256, BACKLOG = 64 };
 
 int agent_listen(void)
 {
@@ -65,24 +66,14 @@ void agent_introduce(const struct agent *agent, struct writer *writer)
     write_blob(writer, setup->hostname, strnlen(setup->hostname, 64));
 }
 
-/* The init did not end the machine in its time. */
-static void force_end(void *owner)
-{
-    (void)owner;
-    LOG("init did not end the machine in 30 s: forced");
-    sync();
-    reboot(RB_AUTOBOOT);
-}
-
-bool agent_power(struct agent *agent, bool restart)
+bool agent_power(const struct agent *agent, bool restart)
 {
     if (agent->setup.power == POWER_REFUSED)
         return false;
     /* Every init takes SIGINT for control-alt-delete, and a reset is how a microVM ends. */
     int number = agent->setup.power == POWER_IMAGE_INIT ? SIGINT : restart ? SIGTERM : SIGUSR2;
-    agent->power_limit.fire = force_end;
-    timer_start(&agent->power_limit, POWER_LIMIT_MS);
-    return kill(1, number) == 0;
+    power_ask(number);
+    return true;
 }
 
 /* Programs in the guest could connect over vsock's loopback; only the host may. */
@@ -123,14 +114,18 @@ static struct stream *stream_of(const struct agent *agent, pid_t pid)
     return running(agent->detached, pid);
 }
 
+void agent_reaped(struct agent *agent, pid_t pid, int status)
+{
+    struct stream *stream = stream_of(agent, pid);
+    if (stream)
+        stream_reaped(stream, status);
+}
+
 static void reap(struct agent *agent)
 {
     int status;
-    for (pid_t pid; (pid = waitpid(-1, &status, WNOHANG)) > 0;) {
-        struct stream *stream = stream_of(agent, pid);
-        if (stream)
-            stream_reaped(stream, status);
-    }
+    for (pid_t pid; (pid = waitpid(-1, &status, WNOHANG)) > 0;)
+        agent_reaped(agent, pid, status);
 }
 
 static void end_streams(struct agent *agent)
@@ -180,6 +175,7 @@ static int open_agent(struct agent *agent, const struct agent_setup *setup)
     agent->setup = *setup;
     prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0);
     raise_file_limit();
+    spawn_init();
     int signals = open_signals();
     if (signals < 0 || loop_open() < 0)
         return log_errno("agent", NULL);

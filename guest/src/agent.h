@@ -43,7 +43,6 @@ struct agent {
     bool ending;
     struct watch listener;
     struct watch signals;
-    struct timer power_limit;
 };
 
 /* A socket that listens for the host on vsock; -1 with errno when there is no vsock. */
@@ -58,7 +57,10 @@ int agent_run(const struct agent_setup *setup);
 /* The body of HELLO and HELLO_ACK. */
 void agent_introduce(const struct agent *agent, struct writer *writer);
 
+/* A child has ended with this wait status. */
+void agent_reaped(struct agent *agent, pid_t pid, int status);
+
 /* End the machine. False when this agent may not. */
-bool agent_power(struct agent *agent, bool restart);
+bool agent_power(const struct agent *agent, bool restart);
 
 #endif

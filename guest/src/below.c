@@ -21,8 +21,10 @@ bool below_open(struct below *below, const char *path)
 {
     below->root = open(path, O_PATH | O_DIRECTORY | O_CLOEXEC);
     below->parent = -1;
+    if (below->root < 0)
+        return false;
     below->resolve = RESOLVE_NO_MAGICLINKS | (is_root(below->root) ? RESOLVE_IN_ROOT : RESOLVE_BENEATH);
-    return below->root >= 0;
+    return true;
 }
 
 int below_openat(const struct below *below, const char *path, int flags)

@@ -86,7 +86,7 @@ void read_strings(struct reader *reader, const char **strings, size_t max)
 {
     uint32_t len;
     size_t count = 0;
-    unsigned char *blob = read_blob(reader, &len), *end = blob + len;
+    unsigned char *blob = read_blob(reader, &len), *end = len ? blob + len : blob;
     if (len && end[-1] != 0)
         reader->bad = true;
     while (!reader->bad && blob < end) {

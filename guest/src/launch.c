@@ -122,6 +122,13 @@ static void make_environment(const char **env, const struct launch *launch, cons
     set_variables(env, launch->given_env);
 }
 
+/* An execve() that finds nothing costs the kernel a new address space; a look costs next to nothing. */
+static bool exists(const char *path)
+{
+    struct stat status;
+    return stat(path, &status) == 0 || (errno != ENOENT && errno != ENOTDIR);
+}
+
 static void execute(const char *path, const struct launch *launch, const char *const *env)
 {
     execve(path, (char *const *)(uintptr_t)launch->argv, (char *const *)(uintptr_t)env);
@@ -146,7 +153,8 @@ static void search_and_execute(const struct launch *launch, const char *const *e
         memcpy(candidate, path, dir_len);
         candidate[dir_len] = '/';
         memcpy(candidate + dir_len + 1, name, name_len + 1);
-        execute(candidate, launch, env);
+        if (exists(candidate))
+            execute(candidate, launch, env);
         if (errno != ENOENT && errno != ENOTDIR)
             error = errno;
     }

@@ -5,15 +5,23 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
+#include <string.h>
 #include <sys/ioctl.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
+#include "log.h"
 #include "task.h"
 
+#define OOM_SCORE "/proc/self/oom_score_adj"
+#define SPARED "-1000"
+#define KILLABLE "0"
+
 enum { LAUNCH_LIMIT_S = 10 };
+
+static int oom_score = -1; /* the agent's own, open, if it is spared */
 
 /* The child's ends; -1 where there is none. */
 struct plumbing {
@@ -83,21 +91,30 @@ static int conclude(struct spawned *ours, const struct plumbing *child)
     return ours->pid < 0 ? -1 : 0;
 }
 
-/* The agent is spared when memory runs out; what it starts is not. */
-static void be_killable(void)
+/* The agent is spared when memory runs out; what it starts is not. A child could say so itself, but its first look into
+ * /proc costs more than all the rest of its start: so it inherits the value that the agent has while it is started. */
+static void set_oom_score(const char *value)
 {
-    int fd = open("/proc/self/oom_score_adj", O_WRONLY | O_CLOEXEC);
-    if (fd < 0)
-        return;
-    ssize_t wrote = write(fd, "0", 1);
-    (void)wrote;
-    close(fd);
+    int error = errno;
+    if (oom_score >= 0 && pwrite(oom_score, value, strlen(value), 0) < 0)
+        LOG("agent: oom_score_adj stays as it is: ", strerror(errno));
+    errno = error;
+}
+
+void spawn_init(void)
+{
+    char value[16] = "";
+    int fd = open(OOM_SCORE, O_RDWR | O_CLOEXEC);
+    ssize_t got = fd < 0 ? -1 : read(fd, value, sizeof value - 1);
+    bool spared = got > 0 && strncmp(value, SPARED, strlen(SPARED)) == 0;
+    if (fd >= 0 && !spared)
+        close(fd);
+    oom_score = spared ? fd : -1;
 }
 
 static void settle_in(const struct plumbing *child, bool tty)
 {
     setsid();
-    be_killable();
     launch_adopt(child->in, tty ? child->in : child->out, tty ? child->in : child->err);
     if (tty)
         ioctl(0, TIOCSCTTY, 0);
@@ -125,8 +142,11 @@ static _Noreturn void run_program(const struct spawn *spawn, const struct plumbi
 int spawn_program(const struct spawn *spawn, struct spawned *spawned, struct launch_failure *failure)
 {
     struct plumbing child;
-    if (prepare(spawn, spawned, &child) && (spawned->pid = vfork()) == 0)
+    bool ready = prepare(spawn, spawned, &child);
+    set_oom_score(KILLABLE);
+    if (ready && (spawned->pid = vfork()) == 0)
         run_program(spawn, &child, failure);
+    set_oom_score(SPARED);
     if (failure->stage) {
         waitpid(spawned->pid, NULL, 0);
         spawned->pid = -1;
@@ -153,8 +173,11 @@ int spawn_task(const struct spawn *spawn, struct spawned *spawned, struct launch
         *failure = (struct launch_failure){LAUNCH_USER, ENOENT};
         return -1;
     }
-    if (prepare(spawn, spawned, &child) && (spawned->pid = fork()) == 0)
+    bool ready = prepare(spawn, spawned, &child);
+    set_oom_score(KILLABLE);
+    if (ready && (spawned->pid = fork()) == 0)
         run_task(spawn, &child, user ? &identity : NULL);
+    set_oom_score(SPARED);
     return conclude(spawned, &child);
 }
 

@@ -14,6 +14,9 @@ struct spawn {
     uint16_t rows, columns;
 };
 
+/* Once, before the first child. */
+void spawn_init(void);
+
 /* Our ends, non-blocking; -1 where there is none. */
 struct spawned {
     pid_t pid;

@@ -23,6 +23,15 @@ static bool add_content(int fd, const char *path, off_t offset, uint64_t size)
     return good;
 }
 
+static bool is_at_end(int fd, const char *path)
+{
+    char byte;
+    bool more = read(fd, &byte, 1) > 0;
+    if (more)
+        task_note(path, "does not say how long it is; only its start was read");
+    return !more;
+}
+
 /* The content is read right behind its header, which is written again if the size was wrong: a file may change, and the
  * kernel's own files say 0 however long they are. */
 static bool add_small(int fd, size_t size, struct tar_member *member)
@@ -44,7 +53,7 @@ static bool add_small(int fd, size_t size, struct tar_member *member)
     }
     out_commit((size_t)got);
     out_zeros(tar_padding((uint64_t)got));
-    return true;
+    return size || got < SMALL || is_at_end(fd, member->path);
 }
 
 static bool add_large(int fd, int64_t size, struct tar_member *member)
@@ -80,7 +89,7 @@ bool tar_file(int fd, const struct stat *info, struct tar_member *member)
     long count = info->st_blocks * 512 < size ? tar_find_map(fd, size, runs) : -1;
     if (count > 1 || (count == 1 && runs[0].len < size))
         return add_sparse(fd, size, runs, count, member);
-    if (count >= 0 && lseek(fd, 0, SEEK_SET) < 0)
-        return false;
+    if (count >= 0)
+        lseek(fd, 0, SEEK_SET); /* the search has moved it */
     return size <= SMALL ? add_small(fd, (size_t)size, member) : add_large(fd, size, member);
 }

@@ -18,6 +18,7 @@
 static struct {
     size_t depth, len;
     int error;
+    bool unsized; /* sizes in the kernel's file systems mean nothing */
     struct tar_member member;
 } walk;
 
@@ -72,12 +73,9 @@ static void add_special(int folder, const char *name, const struct stat *info)
 }
 
 /* The kernel's own file systems have no end: only what was asked for by name is copied. */
-static bool is_kernels(int fd)
+static bool is_kernels(const struct statfs *info)
 {
-    struct statfs info;
-    if (fstatfs(fd, &info) < 0)
-        return false;
-    switch (info.f_type) {
+    switch (info->f_type) {
     case PROC_SUPER_MAGIC:
     case SYSFS_MAGIC:
     case DEBUGFS_MAGIC:
@@ -134,7 +132,8 @@ static void add_entries(int fd, dev_t device)
 
 static void add_folder(int fd, const struct stat *info, dev_t device)
 {
-    bool mounted = device && info->st_dev != device && is_kernels(fd);
+    struct statfs system;
+    bool mounted = device && info->st_dev != device && fstatfs(fd, &system) == 0 && is_kernels(&system);
     if (!begin(info, TAR_FOLDER))
         return;
     tar_write_header(&walk.member);
@@ -144,8 +143,10 @@ static void add_folder(int fd, const struct stat *info, dev_t device)
         add_entries(fd, info->st_dev);
 }
 
-static void add_file(int fd, const struct stat *info)
+static void add_file(int fd, struct stat *info)
 {
+    if (walk.unsized)
+        info->st_size = 0;
     if (begin(info, TAR_FILE) && !tar_file(fd, info, &walk.member))
         walk.error = walk.error ? walk.error : EIO;
 }
@@ -188,7 +189,9 @@ static void add(int folder, const char *name, unsigned char kind, dev_t device)
 /* With a NAME of its own, a folder behind a link is meant, not the link. */
 static void add_root(const char *path, bool named)
 {
+    struct statfs info;
     int fd = named ? open(path, O_PATH | O_DIRECTORY | O_CLOEXEC) : -1;
+    walk.unsized = statfs(path, &info) == 0 && is_kernels(&info);
     if (fd >= 0)
         add(fd, ".", DT_DIR, 0);
     else

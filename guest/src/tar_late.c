@@ -7,7 +7,12 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-enum { ARENA = 2 * 1024 * 1024, MAX_FOLDERS = 32768 };
+/* Folders that wait. Tests make it small. */
+#ifndef TAR_LATE_MAX
+#define TAR_LATE_MAX 32768
+#endif
+
+enum { ARENA = 2 * 1024 * 1024 };
 
 struct late {
     mode_t mode;
@@ -19,7 +24,7 @@ struct late {
 
 static struct {
     size_t count, len;
-    struct late folders[MAX_FOLDERS];
+    struct late folders[TAR_LATE_MAX];
     char arena[ARENA];
 } lates;
 
@@ -76,7 +81,7 @@ static int flush(const struct below *below, const char *path, bool owners)
 /* Archives that name one folder again and again, or nest them deeper than memory, get no further. */
 static bool is_full(size_t size)
 {
-    return lates.count == MAX_FOLDERS || size > ARENA - lates.len;
+    return lates.count == TAR_LATE_MAX || size > ARENA - lates.len;
 }
 
 int tar_late_add(const struct below *below, const struct tar_member *member, const char *path, bool owners)

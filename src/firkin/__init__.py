@@ -12,13 +12,20 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from firkin.agent.fs import GuestFs as GuestFs
+    from firkin.agent.fs import Watch as Watch
     from firkin.agent.messages import ExecRefused as ExecRefused
     from firkin.agent.messages import ExitStatus as ExitStatus
     from firkin.agent.messages import KeptProgram as KeptProgram
     from firkin.agent.outputs import Output as Output
     from firkin.agent.process import ExecResult as ExecResult
     from firkin.agent.process import Process as Process
+    from firkin.agent.records import FileChange as FileChange
+    from firkin.agent.records import FileEvent as FileEvent
+    from firkin.agent.records import FileStat as FileStat
+    from firkin.agent.stats import GuestProcess as GuestProcess
     from firkin.errors import AgentError as AgentError
+    from firkin.errors import BadArchive as BadArchive
     from firkin.errors import BootTimeout as BootTimeout
     from firkin.errors import EngineError as EngineError
     from firkin.errors import ExecFailed as ExecFailed
@@ -34,10 +41,14 @@ if TYPE_CHECKING:
     from firkin.errors import UsageError as UsageError
     from firkin.functions.function import Function as Function
     from firkin.functions.function import function as function
+    from firkin.manager.copy import Copied as Copied
     from firkin.manager.firkin import Firkin as Firkin
+    from firkin.manager.logs import LogLine as LogLine
     from firkin.manager.machine import Machine as Machine
     from firkin.manager.opening import get as get
     from firkin.manager.opening import run as run
+    from firkin.manager.stats import Rates as Rates
+    from firkin.manager.stats import Stats as Stats
     from firkin.settings import Settings as Settings
     from firkin.spec import MachineSpec as MachineSpec
     from firkin.store.images import Image as Image
@@ -55,6 +66,16 @@ _HOME = {
     "Output": "firkin.agent.outputs",
     "ExitStatus": "firkin.agent.messages",
     "KeptProgram": "firkin.agent.messages",
+    "GuestFs": "firkin.agent.fs",
+    "FileStat": "firkin.agent.records",
+    "FileEvent": "firkin.agent.records",
+    "FileChange": "firkin.agent.records",
+    "Watch": "firkin.agent.fs",
+    "Copied": "firkin.manager.copy",
+    "Stats": "firkin.manager.stats",
+    "Rates": "firkin.manager.stats",
+    "GuestProcess": "firkin.agent.stats",
+    "LogLine": "firkin.manager.logs",
     "function": "firkin.functions.function",
     "Function": "firkin.functions.function",
     "Firkin": "firkin.manager.firkin",
@@ -76,6 +97,7 @@ _HOME = {
     "ExecTimeout": "firkin.errors",
     "ExecFailed": "firkin.errors",
     "GuestFileError": "firkin.errors",
+    "BadArchive": "firkin.errors",
     "FunctionFailed": "firkin.errors",
 }
 

@@ -10,7 +10,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-METRICS = "metrics.json"  # in a machine's run folder; its engine writes it
+# In a machine's run folder, both made by its engine.
+VSOCK_SOCKET = "vsock.sock"
+METRICS = "metrics.json"
 
 
 @dataclass(frozen=True, slots=True)

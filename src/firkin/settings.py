@@ -6,7 +6,6 @@ Precedence, highest first: command-line flags (they never come here), `FIRKIN_*`
 from __future__ import annotations
 
 import os
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
@@ -72,9 +71,13 @@ def _from_environment(environ: Mapping[str, str]) -> dict[str, Any]:
 
 def _read_config(path: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(path.read_text())
+        text = path.read_text()
     except FileNotFoundError:
         return {}
+    import tomllib  # few have such a file
+
+    try:
+        return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise InvalidSpec(f"{path}: not valid TOML: {error}", hint=f"mend or remove {path}") from error
 

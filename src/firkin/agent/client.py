@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
 
-from firkin.agent.calls import Call, Environment, attach_call, dial_call, exec_call, task_call
+from firkin.agent.calls import Call, attach_call, dial_call, exec_call, task_call
 from firkin.agent.channel import Channel
 from firkin.agent.frames import Frame, FrameReader, Kind
 from firkin.agent.messages import Hello, KeptProgram, decode_error, decode_kept
@@ -17,6 +17,7 @@ from firkin.agent.mux import Stream
 from firkin.agent.process import MAX_OUTPUT, REPLY_TIMEOUT_S, ExecResult, Process
 from firkin.agent.reach import dial
 from firkin.errors import AgentError, ExecTimeout
+from firkin.spec import Environment
 
 START_TIMEOUT_S = 30.0  # for the agent to start a program: a guest out of memory, or frozen, never does
 

@@ -58,7 +58,7 @@ class Feeder:
         poller.register(self._stop_fd, select.POLLIN)
         try:
             while self._fd in dict(poller.poll()) and not self.cancelled.is_set():
-                if not self._pass_on(_read(self._fd)):
+                if not self._pass_on(read(self._fd)):
                     return
         except AgentError:
             return  # the connection is broken: whoever reads the output is told
@@ -75,7 +75,7 @@ class Feeder:
         return not leaves
 
 
-def _read(fd: int) -> bytes | None:
+def read(fd: int) -> bytes | None:
     """What is there: empty at the end, None if somebody else took it before us."""
     try:
         return os.read(fd, READ_BYTES)

@@ -12,6 +12,7 @@ from firkin.errors import AgentError
 HELLO_MAGIC = 0x4E494B46
 MAX_HOSTNAME = 64
 MAX_KEPT_ARGV = 1024
+MAX_REASON = 1024  # bytes of an error's text that are shown
 KEPT_TTY = 256
 
 _HELLO = struct.Struct("<IHHIIIIII")
@@ -165,7 +166,7 @@ def decode_error(frame: Frame, *, program: str = "", cwd: str | None = None, use
     text = frame.payload[_ERROR.size :]
     if length != len(text):
         return AgentError("agent: an error that makes no sense")
-    reason = text.decode(errors="replace")
+    reason = _plain(text)
     if code == ErrorCode.NOT_FOUND:
         return ExecRefused(f"{program}: {reason}", 127, hint="is it in the image, and on its PATH?")
     subjects: dict[int, str] = {
@@ -176,6 +177,12 @@ def decode_error(frame: Frame, *, program: str = "", cwd: str | None = None, use
     if code in subjects:
         return ExecRefused(f"{subjects[code]}: {reason}", 126)
     return AgentError(f"agent: {reason}")
+
+
+def _plain(text: bytes) -> str:
+    """The guest's words as they may be shown: nothing that a terminal would obey, and not too many."""
+    words = text[:MAX_REASON].decode(errors="replace")
+    return "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in words)
 
 
 def _unpack(layout: struct.Struct, frame: Frame, *, exact: bool = True) -> tuple[int, ...]:

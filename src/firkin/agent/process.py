@@ -21,7 +21,7 @@ from firkin.errors import ExecFailed, ExecTimeout
 
 MAX_OUTPUT = 16 * 1024 * 1024
 REPLY_TIMEOUT_S = 10.0
-KILL_GRACE_S = 5.0  # for the agent to tell of an end that we asked for
+KILL_GRACE_S = 1.0  # for the agent to tell of an end that we asked for
 _NEVER = threading.Event()
 
 

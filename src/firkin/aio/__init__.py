@@ -15,28 +15,39 @@ import firkin
 
 if TYPE_CHECKING:
     from firkin import AgentError as AgentError
+    from firkin import BadArchive as BadArchive
     from firkin import BootTimeout as BootTimeout
+    from firkin import Copied as Copied
     from firkin import EngineError as EngineError
     from firkin import ExecFailed as ExecFailed
     from firkin import ExecRefused as ExecRefused
     from firkin import ExecResult as ExecResult
     from firkin import ExecTimeout as ExecTimeout
     from firkin import ExitStatus as ExitStatus
+    from firkin import FileChange as FileChange
+    from firkin import FileEvent as FileEvent
+    from firkin import FileStat as FileStat
     from firkin import FirkinError as FirkinError
     from firkin import FunctionFailed as FunctionFailed
     from firkin import GuestError as GuestError
     from firkin import GuestFileError as GuestFileError
+    from firkin import GuestProcess as GuestProcess
     from firkin import HostError as HostError
     from firkin import Image as Image
     from firkin import InvalidSpec as InvalidSpec
     from firkin import KeptProgram as KeptProgram
     from firkin import Kernel as Kernel
+    from firkin import LogLine as LogLine
     from firkin import MachineSpec as MachineSpec
     from firkin import NameTaken as NameTaken
     from firkin import NotFound as NotFound
     from firkin import Output as Output
+    from firkin import Rates as Rates
     from firkin import Settings as Settings
+    from firkin import Stats as Stats
     from firkin import UsageError as UsageError
+    from firkin.aio.files import GuestFs as GuestFs
+    from firkin.aio.files import Watch as Watch
     from firkin.aio.function import Function as Function
     from firkin.aio.function import function as function
     from firkin.aio.machine import Machine as Machine
@@ -46,6 +57,8 @@ if TYPE_CHECKING:
     from firkin.aio.process import Process as Process
 
 _HOME = {
+    "GuestFs": "firkin.aio.files",
+    "Watch": "firkin.aio.files",
     "run": "firkin.aio.opening",
     "get": "firkin.aio.opening",
     "Machine": "firkin.aio.machine",

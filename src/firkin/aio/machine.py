@@ -8,18 +8,21 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-from firkin.agent.calls import Call, Environment, attach_call, dial_call, exec_call
+from firkin.agent.calls import Call, attach_call, dial_call, exec_call, task_call
 from firkin.agent.client import START_TIMEOUT_S
 from firkin.agent.frames import Kind
 from firkin.agent.messages import KeptProgram, decode_kept
 from firkin.agent.process import MAX_OUTPUT, REPLY_TIMEOUT_S, ExecResult
+from firkin.aio.files import GuestFs
 from firkin.aio.pool import Pool
 from firkin.aio.process import Process
-from firkin.aio.threads import threaded
+from firkin.aio.threads import threaded, threaded_iterator
 from firkin.errors import ExecTimeout, GuestError
 from firkin.manager import machine as blocking
+from firkin.spec import Environment
 
 if TYPE_CHECKING:
+    from firkin.manager.copy import Copied
     from firkin.net.plan import LinkPlan, NetworkPlan
     from firkin.store.machines import MachineRecord
 
@@ -109,6 +112,14 @@ class Machine:
         """
         return await self._pool.start(dial_call(port))
 
+    async def task(self, *words: str | bytes, user: str | None = None, stdin: bool = False) -> Process:
+        """Start one of the agent's own functions (docs/agent-protocol.md lists them) as `user`, root if None.
+
+        Raises:
+            ExecRefused: there is no such user.
+        """
+        return await self._pool.start(task_call(words, user=user, stdin=stdin))
+
     async def wait(self, timeout_s: float | None = None) -> int | None:
         """Wait until the machine ends; its entrypoint's exit code, None if it did not end by itself.
 
@@ -129,17 +140,41 @@ class Machine:
         self._pool.close()
         self.sync.close()
 
+    async def copy_across(self, source: str, other: Machine, target: str, *, follow: bool = False) -> Copied:
+        """Copy a file or folder of this guest into another machine's; owners are kept, and nothing is written here.
+
+        Raises:
+            GuestFileError: one of the guests cannot.
+        """
+        return await asyncio.to_thread(self.sync.copy_across, source, other.sync, target, follow=follow)
+
     stats = threaded(blocking.Machine.stats)
     top = threaded(blocking.Machine.top)
+    logs = threaded_iterator(blocking.Machine.logs)
+    copy_in = threaded(blocking.Machine.copy_in)
+    copy_out = threaded(blocking.Machine.copy_out)
+    archive_in = threaded(blocking.Machine.archive_in)
+    archive_out = threaded_iterator(blocking.Machine.archive_out)
     host_address = threaded(blocking.Machine.host_address)
     await_port = threaded(blocking.Machine.await_port)
-    process = threaded(blocking.Machine.process)
-    ssh_argv = threaded(blocking.Machine.ssh_argv)
     inside = threaded(blocking.Machine.inside)
+    ssh_argv = threaded(blocking.Machine.ssh_argv)
+    ssh_config = threaded(blocking.Machine.ssh_config)
+    process = threaded(blocking.Machine.process)
     stop = threaded(blocking.Machine.stop)
     kill = threaded(blocking.Machine.kill)
     settle = threaded(blocking.Machine.settle)
     remove = threaded(blocking.Machine.remove)
+
+    @property
+    def fs(self) -> GuestFs:
+        """Files in the guest: small reads and writes, lists, events."""
+        return GuestFs(self.sync.fs)
+
+    @property
+    def has_sshd(self) -> bool:
+        """Whether its image has an SSH server that knows our key."""
+        return self.sync.has_sshd
 
     @property
     def record(self) -> MachineRecord:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from types import TracebackType
 from typing import Self
 
@@ -12,7 +12,7 @@ from firkin.aio.threads import made, threaded
 from firkin.manager import firkin as blocking
 from firkin.manager import machine, opening
 from firkin.settings import Settings
-from firkin.spec import MachineSpec
+from firkin.spec import Environment, MachineSpec
 from firkin.store.machines import Lifetime
 
 
@@ -25,7 +25,7 @@ async def run(
     kernel: str | None = None,
     network: str = "default",
     command: Sequence[str] = (),
-    env: Mapping[str, str] | Sequence[str] = (),
+    env: Environment = (),
     boot_args: str = "",
     boot_timeout_s: float = 60.0,
     detach: bool = False,

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import signal as signals
 from collections.abc import AsyncIterator, Callable, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
+from firkin.agent.feeder import Sieve, read
 from firkin.agent.messages import ExitStatus
 from firkin.agent.mux import Stream
 from firkin.agent.outputs import Output
@@ -17,9 +17,6 @@ from firkin.errors import ExecTimeout
 
 if TYPE_CHECKING:
     from firkin.aio.connection import Connection
-
-
-READ_BYTES = 65536
 
 
 class Process:
@@ -95,9 +92,12 @@ class Process:
         with self._connection.flushing():
             self._connection.mux.close_stdin(self._stream)
 
-    def feed(self, fd: int) -> None:
-        """From now on copy a descriptor to stdin, until its end or the program's."""
-        self._feeding = asyncio.create_task(self._copy(fd))
+    def feed(self, fd: int, sieve: Sieve | None = None) -> None:
+        """From now on copy a descriptor to stdin, until its end or the program's.
+
+        A `sieve` sees each piece: it answers what to pass on, and whether to leave a kept program to itself then.
+        """
+        self._feeding = asyncio.create_task(self._copy(fd, sieve or _keep))
 
     async def wait(self, timeout_s: float | None = None) -> ExitStatus:
         """Wait for the program's end; output that nobody read is dropped.
@@ -118,14 +118,15 @@ class Process:
         Raises:
             ExecTimeout: it ran for longer; its process group was killed.
         """
-        feeding = asyncio.create_task(self._feed(memoryview(stdin)))
+        if stdin:
+            self._feeding = asyncio.create_task(self._give(memoryview(stdin)))
+        else:
+            self.close_stdin()
         try:
             async with asyncio.timeout(timeout_s):
                 return await self._collect(Keeper(max_output))
         except TimeoutError:
             raise await self._overdue(timeout_s) from None
-        finally:
-            feeding.cancel()
 
     def signal(self, number: int) -> None:
         """Send a signal to its whole process group. Nothing happens when it has ended."""
@@ -145,9 +146,20 @@ class Process:
         Raises:
             TimeoutError: the agent did not answer.
         """
-        self._leave()
+        self.leave()
         if not await self._await(lambda: self._stream.ended, timeout_s):
             raise TimeoutError(f"{self._name}: the guest's agent does not answer")
+
+    def leave(self) -> None:
+        """As `detach`, without waiting for the agent's answer: whoever reads comes to the end."""
+        self._stop_feeding()
+        with self._connection.flushing():
+            self._connection.mux.detach(self._stream)
+
+    @property
+    def detached(self) -> bool:
+        """Whether it was left to itself, rather than ended."""
+        return self._stream.reply is not None
 
     def close(self) -> None:
         """Be done with it: a program that still runs is killed, a kept one goes on."""
@@ -155,7 +167,7 @@ class Process:
         if self._stream.ended:
             return
         if self._outlives:
-            self._leave()
+            self.leave()
         else:
             self.kill()
         self._abandon()
@@ -178,16 +190,20 @@ class Process:
             await self._connection.wait(stream, lambda: stream.ended or self._connection.can_write(stream))
             view = view[self._connection.write(stream, view) :]
 
-    async def _copy(self, fd: int) -> None:
-        while not self._stream.ended:
+    async def _copy(self, fd: int, sieve: Sieve) -> None:
+        leaves = False
+        while not (self._stream.ended or leaves):
             await readable(fd)
-            data = os.read(fd, READ_BYTES)
-            if not data:
-                break
-            await self._write(memoryview(data))
-        self.close_stdin()
+            data = read(fd)
+            if data == b"":
+                self.close_stdin()
+                return
+            passed, leaves = sieve(data or b"")
+            await self._write(memoryview(passed))
+        if leaves:
+            self.leave()
 
-    async def _feed(self, view: memoryview) -> None:
+    async def _give(self, view: memoryview) -> None:
         await self._write(view)
         self.close_stdin()
 
@@ -209,11 +225,6 @@ class Process:
         if self._feeding is not None:
             self._feeding.cancel()
 
-    def _leave(self) -> None:
-        self._stop_feeding()
-        with self._connection.flushing():
-            self._connection.mux.detach(self._stream)
-
     def _abandon(self) -> None:
         with self._connection.flushing():
             self._connection.mux.abandon(self._stream)
@@ -224,6 +235,10 @@ class Process:
         self._abandon()
         await self._await(lambda: self._stream.ended, KILL_GRACE_S)
         return ExecTimeout(f"{self._name}: still running after {timeout_s:g} s; killed")
+
+
+def _keep(data: bytes) -> tuple[bytes, bool]:
+    return data, False
 
 
 async def readable(fd: int) -> None:

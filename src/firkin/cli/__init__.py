@@ -9,10 +9,11 @@ from typing import Any
 
 import click
 
-from firkin.errors import FirkinError
+from firkin.errors import FirkinError, UsageError
 
 EXIT_FIRKIN = FirkinError.exit_code
 EXIT_INTERRUPTED = 130
+DOCKERS_WORDS = {"ps": "ls", "images": "image ls", "build": "image build", "create": "run", "start": "run"}
 
 VERBS = {
     "run": "firkin.cli.run:run",
@@ -52,6 +53,23 @@ class LazyGroup(click.Group):
         command: click.Command = getattr(importlib.import_module(module), attribute)
         return command
 
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """As click has it; a verb that is none is told with the one that was meant."""
+        verb = args[0]
+        if verb not in VERBS and not verb.startswith("-"):
+            raise UsageError(f"{verb!r} is no verb of firkin", hint=f"firkin {_meant(verb)}")
+        return super().resolve_command(ctx, args)
+
+
+def _meant(verb: str) -> str:
+    if verb in DOCKERS_WORDS:
+        return DOCKERS_WORDS[verb]
+    from difflib import get_close_matches
+
+    return next(iter(get_close_matches(verb, VERBS, n=1)), "--help")
+
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="firkin", message="firkin %(version)s")
@@ -61,7 +79,16 @@ def cli() -> None:
 
 def main(argv: list[str] | None = None) -> None:
     """Run one command and exit: the guest program's own code, 125 for firkin's errors, 2 for usage."""
+    _open_closed_streams()
     sys.exit(_invoke(argv))
+
+
+def _open_closed_streams() -> None:
+    """Give 0, 1 and 2 to /dev/null where they are closed: else the store would take their number, and our output."""
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is None:
+            fd = os.open(os.devnull, os.O_RDWR)
+            setattr(sys, name, os.fdopen(fd, "w" if number else "r"))
 
 
 def _invoke(argv: list[str] | None) -> int:
@@ -69,9 +96,11 @@ def _invoke(argv: list[str] | None) -> int:
         result: Any = cli.main(argv, prog_name="firkin", standalone_mode=False)
     except click.exceptions.Exit as done:
         return done.exit_code
-    except click.ClickException as error:
+    except click.exceptions.NoArgsIsHelpError as error:
         error.show()
         return error.exit_code
+    except click.ClickException as error:
+        return report(_as_ours(error))
     except (click.Abort, KeyboardInterrupt):
         click.echo("interrupted", err=True)
         return EXIT_INTERRUPTED
@@ -92,9 +121,16 @@ def _bug(error: Exception) -> int:
     return EXIT_FIRKIN
 
 
+def _as_ours(error: click.ClickException) -> FirkinError:
+    context = error.ctx if isinstance(error, click.UsageError) else None
+    return UsageError(error.format_message().rstrip("."), hint=f"{context.command_path} --help" if context else "")
+
+
 def report(error: FirkinError) -> int:
-    """Print an error the one way there is; answers the exit code."""
-    click.echo(f"error: {error}", err=True)
+    """Print an error the one way there is; answers the exit code. Its text may come from a guest."""
+    from firkin.cli.output import printable_lines
+
+    click.echo(f"error: {printable_lines(str(error))}", err=True)
     if error.hint:
-        click.echo(f"hint: {error.hint}", err=True)
+        click.echo(f"hint: {printable_lines(error.hint)}", err=True)
     return error.exit_code

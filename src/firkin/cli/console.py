@@ -67,10 +67,9 @@ def attach(machine: Machine, *, from_start: bool = False, detach: bytes | None =
 
     What stands on the console comes first: all with `from_start`, else a screenful where stdout is a terminal.
     """
-    machine.process()
-    folder = machine.console_log.parent
+    engine = machine.process()
     with (
-        FolderWatch(folder) as watch,
+        FolderWatch(machine.console_log.parent) as watch,
         RotatedLog(machine.console_log, back=None if from_start else CHUNK) as log,
         _Keyboard(machine.run_folder, detach or parse_keys(DETACH_KEYS)) as keyboard,
         raw_mode(STDIN),
@@ -78,10 +77,10 @@ def attach(machine: Machine, *, from_start: bool = False, detach: bytes | None =
         if not from_start:
             _write(_screenful(log.read_all()))
         while True:
-            writing = machine.console_writing()  # asked before the reading: what it wrote until its end is then read
+            more = consoles.speaks(engine, machine.run_folder)  # asked before the reading, so that we miss no last word
             if data := log.read_all():
                 _write(data)
-            elif not writing:
+            elif not more:
                 return False
             if keyboard.serve(watch, 0 if data else LOOK_S):
                 return True

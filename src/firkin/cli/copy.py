@@ -46,10 +46,16 @@ def parse_end(text: str) -> End:
 @click.argument("source")
 @click.argument("target")
 def cp(source: str, target: str, archive: bool, follow_link: bool, quiet: bool, max_bytes: int | None) -> None:
-    """Copy files between this host and a machine: one of SOURCE and TARGET is NAME:PATH, or both.
+    """Copy files between this host and a machine.
 
-    A TARGET that is a folder gets SOURCE inside, otherwise SOURCE is called TARGET; SOURCE/. is what is in the folder.
-    With `-` as SOURCE a tar archive is read from stdin, as TARGET one is written to stdout.
+    \b
+    firkin cp notes.txt web:/root/
+    firkin cp web:/var/log/. logs
+    tar c . | firkin cp - web:/srv
+
+    One of SOURCE and TARGET is NAME:PATH, or both. A TARGET that is a folder gets SOURCE inside, otherwise SOURCE is
+    called TARGET; SOURCE/. is what is in the folder. With `-` as SOURCE a tar archive is read from stdin, as TARGET one
+    is written to stdout.
     """
     ends = parse_end(source), parse_end(target)
     _expect_possible(*ends)

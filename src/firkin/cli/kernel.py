@@ -26,10 +26,18 @@ def pull(name: str) -> None:
 
 
 @kernel.command()
-@click.option("--name", default="build", show_default=True, help="Name for the kernel.")
-@click.option("--config", type=click.File(), help="Options of your own, laid over ours; needs a --name of its own.")
+@click.option("--name", metavar="NAME", default="build", show_default=True, help="What to call it.")
+@click.option(
+    "--config",
+    type=click.File(),
+    metavar="FILE",
+    help="Options of your own, laid over ours; needs a --name of its own.",
+)
 def build(name: str, config: TextIO | None) -> None:
-    """Build the kernel that boots fastest (minutes); at once if nothing changed."""
+    """Build the kernel that boots fastest (minutes).
+
+    Done at once if nothing changed.
+    """
     from firkin.kernel.build import Variant
 
     overlay = config.read() if config else ""

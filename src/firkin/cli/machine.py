@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import partial
 from typing import TYPE_CHECKING
 
 import click
@@ -16,6 +17,7 @@ from firkin.store.machines import MachineRecord
 
 if TYPE_CHECKING:
     from firkin.manager.logs import LogLine
+    from firkin.manager.machine import Machine
 
 NAMES = click.argument("names", nargs=-1, required=True, metavar="NAME...")
 
@@ -47,7 +49,8 @@ def _row(record: MachineRecord) -> tuple[object, ...]:
 
 @click.command()
 @click.argument("name")
-def inspect(name: str) -> None:
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, as always.")
+def inspect(name: str, as_json: bool) -> None:  # noqa: ARG001 - every listing takes --json; this one knows no other form
     """Print all that is known of a machine, as JSON."""
     from firkin.net.plan import encode_address
 
@@ -87,17 +90,21 @@ def line_count(context: click.Context, parameter: click.Parameter, value: str) -
 @click.option("-t", "--timestamps", is_flag=True, help="Begin each line with the time at which it came.")
 @click.option("--since", metavar="TIME", help="Only what came later: 10m or 1h30m ago, or a date and time.")
 @click.option("--until", metavar="TIME", help="Only what came before.")
-@click.option("-n", "--tail", callback=line_count, default="all", show_default=True, help="So many lines, the last.")
+@click.option(
+    "-n", "--tail", callback=line_count, default="all", show_default=True, metavar="N", help="The last N lines."
+)
 def logs(name: str, engine: bool, follow: bool, timestamps: bool, tail: int | None, **span: str | None) -> None:
     """Print what the guest wrote on its console."""
     from firkin.manager.logs import read_logs
+    from firkin.vmm import console
 
     if engine and (timestamps or any(span.values())):
         raise UsageError("the VMM's log has its own times in its lines", hint="firkin logs --engine NAME")
     with Firkin() as firkin:
         machine = firkin.machine(name)
         path = machine.engine_log if engine else machine.console_log
-        lines = read_logs(path, writing=machine.console_writing, follow=follow, tail=tail, **span)
+        speaks = partial(console.speaks, machine.record.process, machine.run_folder)
+        lines = read_logs(path, speaks=speaks, follow=follow, tail=tail, **span)
         print_lines(lines, timestamps=timestamps, at_once=follow)
 
 
@@ -117,7 +124,7 @@ def print_lines(lines: Iterable[LogLine], *, timestamps: bool, at_once: bool) ->
 @click.command()
 @NAMES
 def wait(names: tuple[str, ...]) -> None:
-    """Wait until machines end, and print their entrypoints' exit codes."""
+    """Wait until machines end; print their entrypoints' exit codes."""
     with Firkin() as firkin:
         for name in names:
             code = firkin.machine(name).wait()
@@ -126,23 +133,20 @@ def wait(names: tuple[str, ...]) -> None:
 
 @click.command()
 @NAMES
-@click.option("-t", "--time", "timeout_s", type=float, default=10.0, show_default=True, help="Seconds before the kill.")
-def stop(names: tuple[str, ...], timeout_s: float) -> None:
-    """Shut machines down in order; kill those that do not end in time."""
-    with Firkin() as firkin:
-        for name in names:
-            firkin.machine(name).stop(timeout_s=timeout_s)
-            click.echo(name)
+@click.option(
+    "-t", "--time", "timeout_s", type=click.FloatRange(min=0), default=10.0, show_default=True, metavar="SECONDS",
+    help="How long it may take.",
+)  # fmt: skip
+def stop(names: tuple[str, ...], timeout_s: float) -> int:
+    """Shut machines down in order; kill those that take too long."""
+    return each(names, lambda machine: machine.stop(timeout_s=timeout_s))
 
 
 @click.command()
 @NAMES
-def kill(names: tuple[str, ...]) -> None:
-    """Stop machines at once."""
-    with Firkin() as firkin:
-        for name in names:
-            firkin.machine(name).kill()
-            click.echo(name)
+def kill(names: tuple[str, ...]) -> int:
+    """Stop machines at once, as pulling the plug does."""
+    return each(names, lambda machine: machine.kill())
 
 
 @click.command()
@@ -150,14 +154,19 @@ def kill(names: tuple[str, ...]) -> None:
 @click.option("-f", "--force", is_flag=True, help="Running machines too.")
 def rm(names: tuple[str, ...], force: bool) -> int:
     """Remove machines, with their layers and logs."""
+    return each(names, lambda machine: machine.remove(force=force))
+
+
+def each(names: tuple[str, ...], act: Callable[[Machine], None]) -> int:
+    """Do it to every machine, and print the names of those where it went well; answers the last failure's code."""
     from firkin.cli import report
 
-    worst = 0
+    code = 0
     with Firkin() as firkin:
         for name in names:
             try:
-                firkin.machine(name).remove(force=force)
+                act(firkin.machine(name))
                 click.echo(name)
             except FirkinError as error:
-                worst = report(error)
-    return worst
+                code = report(error)
+    return code

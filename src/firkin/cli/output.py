@@ -35,6 +35,11 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
+def printable_lines(text: str) -> str:
+    """As `printable`, but its lines stay lines and its tabs blanks."""
+    return "\n".join(printable(line.expandtabs()) for line in text.splitlines())
+
+
 def size(count: float) -> str:
     """Bytes as people say them, `12.3 MiB`."""
     if count < 1024:

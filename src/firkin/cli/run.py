@@ -28,20 +28,31 @@ def memory_mib(context: click.Context, parameter: click.Parameter, value: str) -
 
 
 @click.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
-@click.option("--name", help="Name and host name; made up if not given.")
+@click.option("--name", metavar="NAME", help="Name and host name; made up if not given.")
 @click.option("-d", "--detach", is_flag=True, help="Print the name and leave the machine running.")
 @click.option("--rm", "remove", is_flag=True, help="Remove the machine when it stops.")
-@click.option("-c", "--vcpus", type=int, default=1, show_default=True)
-@click.option("-m", "--memory", callback=memory_mib, default="256", show_default=True, help="MiB, or with m or g.")
-@click.option("--kernel", help="Name of a kernel (firkin kernel ls).")
-@click.option("--network", default="default", show_default=True)
-@click.option("--network-mode", type=click.Choice([str(mode) for mode in NetworkMode]))
-@click.option("--engine", type=click.Choice([str(engine) for engine in EngineChoice]))
-@click.option("-e", "--env", multiple=True, metavar="NAME=VALUE")
-@click.option("--boot-args", default="", help="Appended to the kernel's command line.")
+@click.option("-c", "--vcpus", type=int, default=1, show_default=True, metavar="N", help="Processors of the guest.")
 @click.option(
-    "--boot-timeout", type=float, default=60.0, show_default=True, help="Seconds until the agent must answer."
+    "-m", "--memory", callback=memory_mib, default="256", show_default=True, metavar="SIZE",
+    help="Memory of the guest: MiB, or with m or g.",
+)  # fmt: skip
+@click.option("-e", "--env", multiple=True, metavar="NAME=VALUE", help="Set a variable; NAME alone passes ours on.")
+@click.option("--kernel", metavar="NAME", help="A kernel of `firkin kernel ls`.")
+@click.option(
+    "--network", metavar="NAME", default="default", show_default=True, help="Machines of one reach each other."
 )
+@click.option(
+    "--network-mode", type=click.Choice([str(mode) for mode in NetworkMode]),
+    help="Whether the network is in the host's namespace or one of its own.",
+)  # fmt: skip
+@click.option(
+    "--engine", type=click.Choice([str(engine) for engine in EngineChoice]), help="The VMM; auto asks the host check."
+)
+@click.option("--boot-args", metavar="WORDS", default="", help="Appended to the kernel's command line.")
+@click.option(
+    "--boot-timeout", type=click.FloatRange(min=0), default=60.0, show_default=True, metavar="SECONDS",
+    help="How long until its agent must answer.",
+)  # fmt: skip
 @click.argument("image", required=False)
 @click.argument("command", nargs=-1, type=click.UNPROCESSED)
 def run(
@@ -53,10 +64,19 @@ def run(
     boot_timeout: float,
     image: str | None,
     command: tuple[str, ...],
+    env: tuple[str, ...],
     **options: object,
 ) -> int:
-    """Boot IMAGE. With a COMMAND run that in it, as `docker run` does; without one attach to its console."""
-    from firkin.cli.shell import after_dashes
+    """Boot a machine: on its console, for one command, or detached.
+
+    The exit code is the COMMAND's own. Without a COMMAND this terminal becomes the console; ctrl-p ctrl-q detaches.
+
+    \b
+    firkin run --rm busybox uname -a       one command, and the machine is gone
+    firkin run -d --name web -m 1g debian  in the background
+    firkin run busybox                     its console
+    """
+    from firkin.cli.shell import after_dashes, checked_variables
 
     show_progress()
     command = after_dashes(command)
@@ -71,6 +91,7 @@ def run(
         memory_mib=memory,
         boot_timeout_s=boot_timeout,
         command=command if detach else (),
+        env=tuple(checked_variables(env)),
         **options,  # type: ignore[arg-type]
     )
     with Firkin(chosen) as firkin:

@@ -91,8 +91,9 @@ def checked_variables(variables: tuple[str, ...]) -> list[str]:
 @click.option("-u", "--user", metavar="USER[:GROUP]", help="Run it as this user of the guest; names or numbers.")
 @click.option("-d", "--detach", is_flag=True, help="Leave it running and print its pid; see `firkin attach`.")
 @click.option(
-    "--timeout", "timeout_s", type=float, metavar="SECONDS", help="Kill it after so long; the exit code is 124."
-)
+    "--timeout", "timeout_s", type=click.FloatRange(min=0), metavar="SECONDS",
+    help="Kill it after so long; the exit code is 124.",
+)  # fmt: skip
 @click.argument("name")
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
 def exec_(
@@ -106,7 +107,13 @@ def exec_(
     detach: bool,
     timeout_s: float | None,
 ) -> int:
-    """Run COMMAND in a running machine, never through a shell: ask for one with `sh -c`.
+    """Run COMMAND in a running machine, never through a shell.
+
+    \b
+    firkin exec web uname -a
+    firkin exec web -- sh -c 'echo $HOSTNAME'   a shell, where one is wanted
+    firkin exec -it web sh                      at a terminal
+    tar c . | firkin exec -i web tar x -C /srv
 
     Exits with the command's own code, 128 + the signal that killed it, 126 or 127 if it could not run, and 125 if
     firkin failed.
@@ -131,7 +138,10 @@ def exec_(
 @click.argument("name")
 @click.argument("pid", type=int, required=False)
 def attach(name: str, pid: int | None, no_stdin: bool, detach_keys: str) -> int:
-    """Take over a program that `firkin exec --detach` left running in a machine; without a PID, list them."""
+    """Take over a program that `exec --detach` left running.
+
+    Without a PID, list them.
+    """
     from firkin.cli.console import DetachKeys, parse_keys
 
     sieve = DetachKeys(parse_keys(detach_keys)).feed

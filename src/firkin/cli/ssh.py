@@ -66,11 +66,12 @@ def _value_follows(word: str) -> bool:
 
 
 @click.command("ssh-config")
-@click.argument("names", nargs=-1, metavar="[NAME]...")
+@click.argument("names", nargs=-1, metavar="[NAME...]")
 def ssh_config(names: tuple[str, ...]) -> None:
-    """Print what OpenSSH must know of machines, of all that run and have an SSH server if none is named.
+    """Print what OpenSSH must know to reach machines.
 
-    For `ssh -F FILE NAME`, scp, sftp and rsync, or an Include in ~/.ssh/config.
+    If none is named, of those that run and have an SSH server. For `ssh -F FILE NAME`, scp, sftp and rsync, or an
+    Include in ~/.ssh/config.
     """
     with Firkin() as firkin:
         named = [firkin.machine(name) for name in names]

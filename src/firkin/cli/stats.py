@@ -114,8 +114,7 @@ class Watch:
 @click.option("-n", "--interval", "interval_s", type=click.FloatRange(0.1, 3600), default=1.0, show_default=True,
               metavar="SECONDS", help="Time from one reading to the next.")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print a line of JSON for each reading of each machine.")
-@click.option("--format", "form", type=click.Choice(["table", "json"]), default="table", help="json: as --json.")
-def stats(names: tuple[str, ...], no_stream: bool, interval_s: float, as_json: bool, form: str) -> None:
+def stats(names: tuple[str, ...], no_stream: bool, interval_s: float, as_json: bool) -> None:
     """Show what machines use, all that run if none is named.
 
     CPU % is of one processor: 200 when a guest keeps two vcpus busy. CPU %, MEM and TASKS are the guest's own word;
@@ -129,8 +128,8 @@ def stats(names: tuple[str, ...], no_stream: bool, interval_s: float, as_json: b
     with Firkin() as firkin, suppress(KeyboardInterrupt):
         watch = Watch(firkin, names, interval_s)
         if no_stream:
-            _once(watch, interval_s, as_json=as_json or form == "json")
-        elif as_json or form == "json":
+            _once(watch, interval_s, as_json=as_json)
+        elif as_json:
             _lines(watch, interval_s)
         else:
             _table(watch, interval_s)

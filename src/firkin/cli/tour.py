@@ -9,7 +9,7 @@ import click
 
 from firkin import settings
 from firkin.cli import EXIT_FIRKIN
-from firkin.cli.output import print_json, print_table, show_progress
+from firkin.cli.output import print_json, print_table, printable_lines, show_progress
 from firkin.manager.firkin import Firkin
 from firkin.manager.tour import Stop
 from firkin.manager.tour import tour as stops
@@ -20,15 +20,21 @@ VERDICTS = {True: "proved", False: "FAILED", None: "done"}
 
 @click.command()
 @click.argument("image", default="debian")
-@click.option("--kernel", help="Name of a kernel; the configured one if not given.")
+@click.option("--kernel", metavar="NAME", help="A kernel of `firkin kernel ls`; the configured one if not given.")
 @click.option(
-    "--network-mode", type=click.Choice([str(mode) for mode in NetworkMode]), default="own", show_default=True
+    "--network-mode", type=click.Choice([str(mode) for mode in NetworkMode]), default="own", show_default=True,
+    help="Whether the network is in the host's namespace or one of its own.",
+)  # fmt: skip
+@click.option(
+    "--engine", type=click.Choice([str(engine) for engine in EngineChoice]), help="The VMM; auto asks the host check."
 )
-@click.option("--engine", type=click.Choice([str(engine) for engine in EngineChoice]))
 @click.option("--keep", is_flag=True, help="Leave the machine running.")
 @click.option("--json", "as_json", is_flag=True, help="Print timings and proofs as JSON.")
 def tour(image: str, kernel: str | None, network_mode: str, engine: str | None, keep: bool, as_json: bool) -> int:
-    """From nothing to a microVM that answers, each step shown as you would type it, each claim proved."""
+    """From nothing to a microVM that answers, each claim proved.
+
+    Every step is shown as you would type it.
+    """
     began = time.perf_counter()
     show_progress()
     chosen = settings.load()
@@ -54,7 +60,7 @@ def _show(number: int, stop: Stop) -> None:
     click.secho(f"\n{number}. {stop.title}", bold=True)
     for command in stop.commands:
         click.secho(f"   $ {command}", fg="cyan")
-    for line in stop.output.splitlines():
+    for line in printable_lines(stop.output).splitlines():
         click.echo(f"   {line}")
     click.secho(f"   {VERDICTS[stop.proof]} in {stop.seconds:.3f} s", fg="red" if stop.proof is False else "green")
 

@@ -7,6 +7,7 @@ non-blocking when it dies.
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import select
 import socket
@@ -19,13 +20,25 @@ from firkin.engine.loop import GONE, READ, WRITE, Loop
 _CHUNK = 4096  # what poll(2) promises to fit into a writable pipe without blocking
 # The serial port hands over single characters. Waking for each would slow a talkative boot by a tenth.
 _GATHER_S = 0.001
+_PATIENCE_S = 2.0
 
 
 class Console:
-    """Copies both ways. An end of input does not end the machine."""
+    """Copies both ways. An end of input does not end the machine.
+
+    A pipe or terminal that is full holds the guest back for `patience_s` seconds. From then on until it is read again,
+    what the guest says is lost: a guest must not stop for good because nobody reads its console.
+    """
 
     def __init__(
-        self, loop: Loop, guest: socket.socket, bucket: Bucket | None = None, *, stdin: int = 0, stdout: int = 1
+        self,
+        loop: Loop,
+        guest: socket.socket,
+        bucket: Bucket | None = None,
+        *,
+        stdin: int = 0,
+        stdout: int = 1,
+        patience_s: float = _PATIENCE_S,
     ) -> None:
         self._loop = loop
         self._guest = guest
@@ -40,6 +53,9 @@ class Console:
         self._to_host = b""
         self._gathering = False
         self._guest_gone = False
+        self._patience_s = patience_s
+        self._passed_on = 0
+        self._stuck = False
         guest.setblocking(False)
         self._watch()
         if _may_read(stdin):
@@ -112,8 +128,10 @@ class Console:
     def _write_stdout(self, events: int) -> None:
         try:
             written = os.write(self._stdout, self._to_host) if events & WRITE else len(self._to_host)
+            self._passed_on += written
+            self._stuck = False
         except BlockingIOError:
-            written = 0
+            written = self._hold_back_or_drop()
         except OSError:
             written = len(self._to_host)  # nobody listens any more: the guest must not stop for that
         self._to_host = self._to_host[written:]
@@ -122,6 +140,18 @@ class Console:
         else:
             self._loop.forget(self._stdout)
             self._watch()
+
+    def _hold_back_or_drop(self) -> int:
+        if self._stuck:
+            self.written_bytes -= len(self._to_host)
+            return len(self._to_host)
+        self._loop.later(self._patience_s, functools.partial(self._lose_patience, self._passed_on))
+        return 0
+
+    def _lose_patience(self, passed_on: int) -> None:
+        if self._to_host and self._passed_on == passed_on and self._guest.fileno() >= 0:
+            self._stuck = True
+            self._write_stdout(WRITE)
 
     def _read_stdin(self, _events: int) -> None:
         try:

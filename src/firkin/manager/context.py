@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -61,6 +60,8 @@ class Context:
     @property
     def tag(self) -> str:
         """Tells the host objects of several homes apart: empty for root's own home, else six hexadecimal digits."""
+        import hashlib
+
         home = str(self.paths.home)
         return "" if home in DEFAULT_HOMES else hashlib.sha256(home.encode()).hexdigest()[:6]
 

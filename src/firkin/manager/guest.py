@@ -52,7 +52,7 @@ def guest_config(
         interfaces=(Interface(mac=link.mac, address=link.guest, gateway=link.gateway),),
         files=(*files(identity), *([POWER_OFF] if image.init else [])),
         init=image.init,
-        entrypoint=spec.command if spec.command and image.init is None else image.entrypoint,
+        entrypoint=tuple(spec.command) if spec.command and image.init is None else image.entrypoint,
         env=(*image.env, *spec.env),
         workdir=image.working_dir,
         user=image.user,

@@ -20,6 +20,7 @@ from firkin.manager.context import Context
 from firkin.manager.ending import complaint
 from firkin.manager.guest import guest_config
 from firkin.net.plan import LinkPlan, NetworkPlan
+from firkin.paths import VSOCK_SOCKET
 from firkin.progress import step
 from firkin.spec import MachineSpec
 from firkin.store.images import Image
@@ -133,7 +134,7 @@ def configure_and_start(launch: Launch) -> None:
     )
     config = boot.vm_config(launch.record.spec, parts)
     write_atomic(launch.run / "vm_config.json", boot.to_json(config) + "\n", mode=0o600)
-    launch.listener = launch.cleanup.enter_context(HelloListener(launch.run / boot.VSOCK_SOCKET))
+    launch.listener = launch.cleanup.enter_context(HelloListener(launch.run / VSOCK_SOCKET))
     with open_api(launch.spawned(), launch.station) as api:
         for call in boot.calls(config):
             api.call(call)
@@ -146,6 +147,7 @@ def await_agent(launch: Launch) -> None:
     try:
         hello = launch.listener.wait(timeout_s, launch.spawned().alive)
     except GuestError as error:
+        launch.station.console.await_last_words(launch.spawned())
         console, engine = tail(launch.station.console.log), tail(launch.station.engine_log)
         why = complaint(console)
         said = f"{error}: {why}" if why else str(error)

@@ -58,13 +58,13 @@ def moment(when: Moment) -> float:
 def read_logs(
     path: Path,
     *,
-    writing: Callable[[], bool] = lambda: False,
+    speaks: Callable[[], bool] = lambda: False,
     follow: bool = False,
     since: Moment | None = None,
     until: Moment | None = None,
     tail: int | None = None,
 ) -> Iterator[LogLine]:
-    """Lines of the log at `path`; with `follow` go on while `writing()` says that more can come.
+    """Lines of the log at `path`; with `follow` go on while `speaks()` says that more can come.
 
     `tail` is how many lines of those that are there are given, the last ones. While it follows, a line that is not
     ended comes in parts, each as soon as the guest pauses.
@@ -74,18 +74,18 @@ def read_logs(
     """
     first = moment(since) if since is not None else float("-inf")
     last = moment(until) if until is not None else float("inf")
-    return _read(path, writing if follow else None, first, last, tail)
+    return _read(path, speaks if follow else None, first, last, tail)
 
 
 def _read(
-    path: Path, writing: Callable[[], bool] | None, first: float, last: float, tail: int | None
+    path: Path, speaks: Callable[[], bool] | None, first: float, last: float, tail: int | None
 ) -> Iterator[LogLine]:
     lines = _Lines()
     with RotatedLog(path) as log:
-        history: Iterable[LogLine] = _between(_history(log, lines, ends=writing is None), first, last)
+        history: Iterable[LogLine] = _between(_history(log, lines, ends=speaks is None), first, last)
         yield from history if tail is None else deque(history, maxlen=tail)
-        if writing is not None:
-            yield from _between(_following(path.parent, log, lines, writing, last), first, last)
+        if speaks is not None:
+            yield from _between(_following(path.parent, log, lines, speaks, last), first, last)
 
 
 def _between(lines: Iterable[LogLine], first: float, last: float) -> Iterator[LogLine]:
@@ -105,11 +105,11 @@ def _history(log: RotatedLog, lines: _Lines, *, ends: bool) -> Iterator[LogLine]
 
 
 def _following(
-    folder: Path, log: RotatedLog, lines: _Lines, writing: Callable[[], bool], last: float
+    folder: Path, log: RotatedLog, lines: _Lines, speaks: Callable[[], bool], last: float
 ) -> Iterator[LogLine]:
     with FolderWatch(folder) as watch:
         while time.time() < last:
-            more = writing()  # asked before the reading: what it wrote until its end is then read
+            more = speaks()  # asked before the reading: what it wrote until its end is then read
             if runs := log.read():
                 for run in runs:
                     yield from lines.feed(run)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import os
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
@@ -19,8 +21,9 @@ from firkin.manager.access import GuestAccess
 from firkin.manager.context import Context
 from firkin.manager.files import GuestFiles
 from firkin.manager.programs import GuestPrograms
+from firkin.paths import VSOCK_SOCKET
 from firkin.store.machines import MachineRecord, State
-from firkin.vmm import boot, console
+from firkin.vmm import console
 
 if TYPE_CHECKING:
     from firkin.manager.logs import LogLine, Moment
@@ -108,7 +111,7 @@ class Machine(GuestPrograms, GuestAccess, GuestFiles):
             UsageError: the machine does not run.
         """
         self.process()
-        return self.run_folder / boot.VSOCK_SOCKET
+        return self.run_folder / VSOCK_SOCKET
 
     def _connect(self) -> AgentConnection:
         return connect(self.reach(), AGENT_TIMEOUT_S)
@@ -131,17 +134,8 @@ class Machine(GuestPrograms, GuestAccess, GuestFiles):
         """
         from firkin.manager.logs import read_logs
 
-        return read_logs(
-            self.console_log, writing=self.console_writing, follow=follow, since=since, until=until, tail=tail
-        )
-
-    def console_writing(self) -> bool:
-        """Whether more can come into the console's log: the engine runs, or its last words are being written."""
-        record = self._context.machines.get(self.id)
-        return record is not None and self._speaks(record.process)
-
-    def _speaks(self, engine: ProcessRef | None) -> bool:
-        return (engine is not None and engine.alive()) or console.is_kept(self.run_folder)
+        speaks = functools.partial(console.speaks, self.record.process, self.run_folder)
+        return read_logs(self.console_log, speaks=speaks, follow=follow, since=since, until=until, tail=tail)
 
     def wait(self, timeout_s: float | None = None) -> int | None:
         """Wait until the machine ends; its entrypoint's exit code, None if it did not end by itself.
@@ -153,7 +147,8 @@ class Machine(GuestPrograms, GuestAccess, GuestFiles):
         """
         engine = self.record.process
         limit_s = math.inf if timeout_s is None else timeout_s
-        if engine is not None and not wait_until(lambda: not self._speaks(engine), timeout_s=limit_s, interval_s=0.05):
+        run = self.run_folder
+        if not wait_until(lambda: not console.speaks(engine, run), timeout_s=limit_s, interval_s=0.05):
             name = self.name
             raise GuestError(f"machine {name!r}: still running after {limit_s:g} s", hint=f"firkin stop {name}")
         return self.exit_code
@@ -164,13 +159,14 @@ class Machine(GuestPrograms, GuestAccess, GuestFiles):
         from firkin.manager.ending import exit_code
         from firkin.vmm.process import tail
 
-        return None if self.console_writing() else exit_code(tail(self.console_log))
+        speaks = console.speaks(self.record.process, self.run_folder)
+        return None if speaks else exit_code(tail(self.console_log))
 
     def stop(self, *, timeout_s: float = STOP_TIMEOUT_S) -> None:
         """Shut the guest down in order; after `timeout_s` seconds without success, kill its engine."""
-        engine = self.process()
-        if timeout_s > 0 and self._asked_to_reboot():
-            wait_until(lambda: not engine.alive(), timeout_s=timeout_s)
+        engine, deadline = self.process(), time.monotonic() + timeout_s
+        if timeout_s > 0 and self._asked_to_reboot(timeout_s):
+            wait_until(lambda: not engine.alive(), timeout_s=deadline - time.monotonic())
         self._end(reconcile.stop)
 
     def kill(self) -> None:
@@ -193,10 +189,10 @@ class Machine(GuestPrograms, GuestAccess, GuestFiles):
             raise UsageError(f"machine {record.name!r} is running", hint=f"firkin stop {record.name}, or rm --force")
         self._end(reconcile.remove)
 
-    def _asked_to_reboot(self) -> bool:
-        """Whether the guest took the request. A reset is how a Firecracker machine ends: there is no power button."""
+    def _asked_to_reboot(self, timeout_s: float) -> bool:
+        """Whether the guest took it in time. A reset is how a Firecracker machine ends: there is no power button."""
         try:
-            with self.agent() as agent:
+            with connect(self.run_folder / VSOCK_SOCKET, timeout_s) as agent:
                 agent.reboot()
         except (FirkinError, OSError):
             return False  # no agent to ask: the caller kills

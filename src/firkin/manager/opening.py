@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from firkin.errors import UsageError
 from firkin.manager.firkin import Firkin
 from firkin.manager.machine import Machine
 from firkin.settings import Settings
-from firkin.spec import MachineSpec
+from firkin.spec import Environment, MachineSpec
 from firkin.store.machines import Lifetime
 
 
@@ -22,7 +22,7 @@ def run(
     kernel: str | None = None,
     network: str = "default",
     command: Sequence[str] = (),
-    env: Mapping[str, str] | Sequence[str] = (),
+    env: Environment = (),
     boot_args: str = "",
     boot_timeout_s: float = 60.0,
     detach: bool = False,
@@ -41,7 +41,7 @@ def run(
     """
     options: dict[str, Any] = {
         "name": name, "vcpus": vcpus, "memory_mib": memory_mib, "kernel": kernel, "network": network,
-        "command": tuple(command), "env": environment(env), "boot_args": boot_args, "boot_timeout_s": boot_timeout_s,
+        "command": command, "env": env, "boot_args": boot_args, "boot_timeout_s": boot_timeout_s,
     }  # fmt: skip
     spec = MachineSpec(image=image, **options) if isinstance(image, str) else _alone(image, options)
     lifetime = Lifetime.KEPT if detach else Lifetime.SESSION
@@ -56,11 +56,6 @@ def get(name: str, *, settings: Settings | None = None) -> Machine:
         UsageError: the beginning fits several.
     """
     return Firkin(settings).machine(name)
-
-
-def environment(env: Mapping[str, str] | Sequence[str]) -> tuple[str, ...]:
-    """NAME=VALUE words."""
-    return tuple(f"{name}={value}" for name, value in env.items()) if isinstance(env, Mapping) else tuple(env)
 
 
 def _alone(spec: MachineSpec, options: dict[str, Any]) -> MachineSpec:

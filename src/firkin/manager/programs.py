@@ -8,11 +8,11 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from firkin.agent.calls import Environment
 from firkin.agent.client import AgentConnection, run_to_end
 from firkin.agent.messages import KeptProgram
 from firkin.agent.pool import AgentPool
 from firkin.agent.process import MAX_OUTPUT, ExecResult, Process
+from firkin.spec import Environment
 
 if TYPE_CHECKING:
     from firkin.agent.stats import GuestProcess

@@ -83,9 +83,7 @@ def release(context: Context, record: MachineRecord) -> None:
     context.ledger.undo_all(record.id)
     context.leases.release(record.id)
     if record.network is not None:
-        from firkin.manager import networks
-
-        networks.sweep(context, record.network)
+        _sweep_network(context, record.network)
 
 
 def forget(context: Context, record: MachineRecord) -> None:
@@ -99,8 +97,13 @@ def _heal_orphans(context: Context) -> None:
     known = {record.id for record in context.machines.all()}
     for owner in context.journal.owners():
         if owner.startswith("network:"):
-            from firkin.manager import networks
-
-            networks.sweep(context, owner.removeprefix("network:"))
+            _sweep_network(context, owner.removeprefix("network:"))
         elif owner not in known:
             context.ledger.undo_all(owner)
+
+
+def _sweep_network(context: Context, network: str) -> None:
+    if context.leases.count(network) == 0:  # looked at again under its lock; most commands find it in use
+        from firkin.manager import networks
+
+        networks.sweep(context, network)

@@ -15,7 +15,8 @@ from firkin.agent.stats import GuestProcess, GuestStats
 from firkin.errors import AgentError, EngineError, GuestError
 from firkin.host.process import ProcessRef
 from firkin.host.usage import HostUsage, usage
-from firkin.vmm import boot, metrics
+from firkin.paths import VSOCK_SOCKET
+from firkin.vmm import metrics
 from firkin.vmm.metrics import EngineStats
 
 GUEST_TIMEOUT_S = 2.0
@@ -122,7 +123,7 @@ class Meter:
 
     def _ask_guest(self) -> GuestStats:
         if self._connection is None:
-            self._connection = connect(self._run_folder / boot.VSOCK_SOCKET, GUEST_TIMEOUT_S)
+            self._connection = connect(self._run_folder / VSOCK_SOCKET, GUEST_TIMEOUT_S)
         return guest_stats.parse_stats(ask(self._connection, "files", *guest_stats.FILES))
 
     def _hang_up(self) -> None:

@@ -16,13 +16,12 @@ from firkin.fcapi.machine import MachineConfiguration
 from firkin.fcapi.metrics import MetricsConfig
 from firkin.fcapi.network import NetworkInterface
 from firkin.fcapi.vsock import Vsock
-from firkin.paths import METRICS
+from firkin.paths import METRICS, VSOCK_SOCKET
 from firkin.spec import MachineSpec
 
 # All paths are relative to the engine's working directory, the machine's run folder: a unix socket's path ends at
 # 107 bytes, and a jail has another root.
 API_SOCKET = "api.sock"
-VSOCK_SOCKET = "vsock.sock"
 INITRD = "initrd.cpio"
 GUEST_CID = 3
 

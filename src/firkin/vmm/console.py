@@ -34,6 +34,7 @@ class Console:
     run: Path
     home: Path
     limit: int
+    keeper: Path = KEEPER
 
     @property
     def log(self) -> Path:
@@ -71,13 +72,18 @@ class Console:
         finally:
             os.close(output)
 
+    def await_last_words(self, engine: ProcessRef) -> None:
+        """If the engine has ended, wait until the log has all that it said."""
+        if not engine.alive():
+            _await_end(self.run)
+
     def _spawn(self, output: int, engine: int) -> None:
         import subprocess  # most commands find every keeper at work
 
         options = {"--machine": self.machine_id, "--engine": str(engine), "--limit": str(self.limit)}
-        argv = [str(KEEPER), *(word for option in options.items() for word in option)]
-        if not KEEPER.exists():
-            raise HostError(f"{KEEPER}: the console's keeper was not built", hint="make -C keeper")
+        argv = [str(self.keeper), *(word for option in options.items() for word in option)]
+        if not self.keeper.exists():
+            raise HostError(f"{self.keeper}: the console's keeper was not built", hint="make -C keeper")
         with (self.home / "engine.log").open("ab") as errors:
             child = subprocess.Popen(
                 argv, stdin=output, stdout=subprocess.DEVNULL, stderr=errors, pass_fds=(engine,),
@@ -115,9 +121,18 @@ def is_kept(run: Path) -> bool:
     return False
 
 
+def speaks(engine: ProcessRef | None, run: Path) -> bool:
+    """Whether more can come into the log: the engine runs, or its last words are being written."""
+    return (engine is not None and engine.alive()) or is_kept(run)
+
+
 def end(machine_id: str, run: Path) -> None:
     """See the keeper of an engine that ended gone; kill one that takes longer than `DRAIN_S` seconds."""
-    if not wait_until(lambda: not is_kept(run), timeout_s=DRAIN_S, interval_s=0.001):
+    if not _await_end(run):
         for ref in process.with_argument("--machine", machine_id):
             process.kill(ref)
     process.reap()
+
+
+def _await_end(run: Path) -> bool:
+    return wait_until(lambda: not is_kept(run), timeout_s=DRAIN_S, interval_s=0.001)

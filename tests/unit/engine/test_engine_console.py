@@ -59,6 +59,39 @@ def test_a_reader_that_stopped_reading_holds_the_guest_back() -> None:
         os.close(fd)
 
 
+def test_a_reader_that_never_comes_back_stops_no_guest_and_one_that_does_hears_it_again() -> None:
+    ours, guest = socket.socketpair()
+    out, into = os.pipe()
+    loop = Loop()
+    console = Console(loop, ours, stdin=-1, stdout=into, patience_s=0.02)
+    guest.setblocking(False)
+    sent = 0
+
+    def talk() -> None:
+        nonlocal sent
+        try:
+            while sent < 4_000_000:
+                sent += guest.send(b"x" * 1000)
+        except BlockingIOError:
+            loop.later(0.001, talk)
+        else:
+            loop.later(0.1, speak)
+
+    def speak() -> None:
+        os.read(out, 1 << 20)
+        guest.send(b"heard")
+        loop.later(0.1, lambda: loop.stop(0))
+
+    loop.later(0, talk)
+    loop.run()
+    assert sent == 4_000_000
+    assert os.read(out, 1 << 20) == b"heard"
+    assert console.written_bytes < 1_000_000
+    console.close()
+    for fd in (guest.detach(), out, into):
+        os.close(fd)
+
+
 def test_what_exceeds_the_limit_is_dropped(tmp_path: Path) -> None:
     ours, guest = socket.socketpair()
     stdout = os.open(tmp_path / "out", os.O_WRONLY | os.O_CREAT)

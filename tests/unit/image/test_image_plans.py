@@ -71,11 +71,12 @@ def test_known_causes_are_named(output: str, words: str, hint: str) -> None:
 
 
 def test_the_customize_script_changes_a_tree_as_planned(tmp_path: Path) -> None:
-    for folder in ("etc/ssh", "root", "var/lib/apt/lists/partial", "tmp"):
+    for folder in ("etc/ssh", "root", "var/lib/apt/lists/partial", "tmp", "etc/pam.d"):
         (tmp_path / folder).mkdir(parents=True)
     (tmp_path / "etc/shadow").write_text("root:*:19000:0:99999:7:::\ndaemon:*:19000:0:99999:7:::\n")
     (tmp_path / "etc/ssh/ssh_host_rsa_key").write_text("secret")
     (tmp_path / "etc/machine-id").write_text("0123")
+    (tmp_path / "etc/pam.d/common-session").write_text("session optional pam_systemd.so\n")
     subprocess.run(["sh", "-c", tree.customize_script(), "script", tmp_path], check=True, timeout=10)
     assert (tmp_path / "etc/shadow").read_text().startswith("root:$6$firkin$")
     assert "daemon:*:" in (tmp_path / "etc/shadow").read_text()
@@ -88,7 +89,7 @@ def test_the_customize_script_changes_a_tree_as_planned(tmp_path: Path) -> None:
 
 
 def test_the_tree_for_python_sheds_perl_and_compiles_the_library() -> None:
-    argv = mmdebstrap.mmdebstrap_argv(python.TREE, fallback("bookworm"), Path("/w/root.tar"), root=False)
+    argv = mmdebstrap.mmdebstrap_argv(python.TREES["python"], fallback("bookworm"), Path("/w/root.tar"), root=False)
     assert "--variant=essential" in argv
     assert "python3" in next(part for part in argv if part.startswith("--include=")).split(",")
     script = python.customize_script()

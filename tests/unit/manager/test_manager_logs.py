@@ -54,14 +54,14 @@ def test_a_span_and_a_tail_choose(log: Path) -> None:
 def test_following_reads_what_was_written_before_the_end(log: Path) -> None:
     said = [b"!\n", b"last"]
 
-    def writing() -> bool:
+    def speaks() -> bool:
         if not said:
             return False
         with log.open("ab") as file:
             file.write(said.pop(0))
         return bool(said)
 
-    lines = list(read_logs(log, writing=writing, follow=True))
+    lines = list(read_logs(log, speaks=speaks, follow=True))
     assert lines == [*ALL[:4], LogLine(103, b"five!\n"), LogLine(103, b"last")]
 
 
