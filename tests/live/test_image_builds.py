@@ -68,7 +68,7 @@ def test_the_verbs_agree_with_each_other(tmp_path: Path) -> None:
     assert blobs(tmp_path) == []
     gone = firkin(tmp_path, "image", "rm", "busybox")
     assert gone.returncode == 2
-    assert "can be built: debian, python, busybox" in gone.stderr
+    assert "can be built: debian, python, python3.13, busybox" in gone.stderr
 
 
 @pytest.mark.parametrize(("recipe", "fill_kib"), [("busybox", 2800), pytest.param("debian", 0, marks=needs_mmdebstrap)])

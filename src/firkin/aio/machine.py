@@ -161,7 +161,6 @@ class Machine:
     ssh_argv = threaded(blocking.Machine.ssh_argv)
     ssh_config = threaded(blocking.Machine.ssh_config)
     process = threaded(blocking.Machine.process)
-    console_writing = threaded(blocking.Machine.console_writing)
     stop = threaded(blocking.Machine.stop)
     kill = threaded(blocking.Machine.kill)
     settle = threaded(blocking.Machine.settle)

@@ -118,14 +118,15 @@ class Process:
         Raises:
             ExecTimeout: it ran for longer; its process group was killed.
         """
-        feeding = asyncio.create_task(self._feed(memoryview(stdin)))
+        if stdin:
+            self._feeding = asyncio.create_task(self._give(memoryview(stdin)))
+        else:
+            self.close_stdin()
         try:
             async with asyncio.timeout(timeout_s):
                 return await self._collect(Keeper(max_output))
         except TimeoutError:
             raise await self._overdue(timeout_s) from None
-        finally:
-            feeding.cancel()
 
     def signal(self, number: int) -> None:
         """Send a signal to its whole process group. Nothing happens when it has ended."""
@@ -202,7 +203,7 @@ class Process:
         if leaves:
             self.leave()
 
-    async def _feed(self, view: memoryview) -> None:
+    async def _give(self, view: memoryview) -> None:
         await self._write(view)
         self.close_stdin()
 

@@ -48,7 +48,7 @@ def image() -> None:
 @image.command()
 @click.argument("name", metavar="RECIPE")
 def build(name: str) -> None:
-    """Build an image, or build it anew: debian, python, busybox."""
+    """Build an image, or build it anew: debian, python, python3.13, busybox."""
     show_progress()
     with _opened() as store:
         built = shelf.rebuild(name, store.images, store.blobs, store.paths)

@@ -25,6 +25,7 @@ R = TypeVar("R")
 
 TIMEOUT_S = 300.0
 MAX_RESULT = 16 * 2**20
+IMAGES = {"cpython-311": "python", "cpython-313": "python3.13"}  # those that firkin can build, by the Python in them
 
 
 class Function(Generic[P, R]):
@@ -108,7 +109,7 @@ def _outcome(future: Future[R], return_exceptions: bool) -> R:
 class Options(TypedDict, total=False):
     """What `function` takes, for its twin to take too."""
 
-    image: str
+    image: str | None
     memory_mib: int
     vcpus: int
     machines: int
@@ -135,7 +136,7 @@ def function(
     function: Callable[P, R] | None = None,
     /,
     *,
-    image: str = "python",
+    image: str | None = None,
     memory_mib: int = 256,
     vcpus: int = 1,
     machines: int = 1,
@@ -151,11 +152,11 @@ def function(
 ) -> Any:
     """Have a function's calls run in machines, as `@firkin.function` or `@firkin.function(memory_mib=512)`.
 
-    The image's Python must have this one's version (3.x). A call may take `timeout_s` seconds, beside the boot, and its
-    value `max_result` bytes. The guest is not trusted: values are plain data (None, bool, int, float, complex, str,
-    bytes, bytearray, and list, tuple, dict, set, frozenset of them), and errors come back as built-in types or those
-    in `raises`. With `trusted` values and errors are pickles: anything crosses, but then whatever runs in the guest can
-    run code here too.
+    The image's Python must have this one's version (3.x); without `image`, firkin builds one that has. A call may take
+    `timeout_s` seconds, beside the boot, and its value `max_result` bytes. The guest is not trusted: values are plain
+    data (None, bool, int, float, complex, str, bytes, bytearray, and list, tuple, dict, set, frozenset of them), and
+    errors come back as built-in types or those in `raises`. With `trusted` values and errors are pickles: anything
+    crosses, but then whatever runs in the guest can run code here too.
 
     Raises:
         UsageError: this cannot be a remote function.
@@ -164,14 +165,16 @@ def function(
     def decorate(function: Callable[P, R]) -> Function[P, R]:
         name = getattr(function, "__qualname__", repr(function))
         _check(function, name, machines)
-        terms = Terms(name=name, image=image, trusted=trusted, raises=tuple(raises), max_result=max_result)
+        chosen = image or IMAGES.get(ship.PYTHON, "python")
+        terms = Terms(name=name, image=chosen, trusted=trusted, raises=tuple(raises), max_result=max_result)
 
         def boot() -> Machine:
             from firkin.manager.opening import run
 
-            command = ("sleep", "infinity") if image == "python" else ()  # a Python that waits for input costs memory
+            # Another Python, which waits for input on the console, would cost memory.
+            command = ("sleep", "infinity") if chosen in IMAGES.values() else ()
             return run(
-                image, memory_mib=memory_mib, vcpus=vcpus, kernel=kernel, network=network, env=env, command=command,
+                chosen, memory_mib=memory_mib, vcpus=vcpus, kernel=kernel, network=network, env=env, command=command,
                 settings=settings,
             )  # fmt: skip
 

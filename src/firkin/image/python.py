@@ -8,7 +8,7 @@ from pathlib import Path
 from firkin.image import mmdebstrap, tree
 from firkin.image.recipe import Recipe
 
-# usrmerge's work is done, and it alone needs all of Perl.
+# Bookworm's usrmerge has done its work by then, and it alone needs all of Perl.
 PURGED = ("usrmerge", "perl", "perl-modules-*", "libperl5*", "lib*-perl", "libgdbm*")
 FILES = {"/etc/hostname": "python\n", "/etc/fstab": "", "/etc/machine-id": ""}
 
@@ -18,7 +18,8 @@ def customize_script() -> str:
     lines = [
         "set -eu",
         'cd "$1"',
-        f"chroot . dpkg --purge $(chroot . dpkg-query -W -f '${{Package}} ' {shlex.join(PURGED)})",
+        f"purged=$(chroot . dpkg-query -W -f '${{Package}} ' {shlex.join(PURGED)}) || true",
+        '[ -z "$purged" ] || chroot . dpkg --purge $purged',
         *tree.removals(),
         # Debian's build compiles modules so that each import reads and hashes their source too.
         "chroot . python3 -m compileall -q -f --invalidation-mode unchecked-hash /usr/lib/python3*",
@@ -27,13 +28,15 @@ def customize_script() -> str:
     return "\n".join(lines)
 
 
-TREE = mmdebstrap.Tree(
-    suite="bookworm",
-    variant="essential",
-    packages=("usr-is-merged", "python3", "ca-certificates", "netbase", "tzdata"),
-    script=customize_script(),
-    needed_mib=500,
-)
+def _tree(suite: str) -> mmdebstrap.Tree:
+    packages = ("usr-is-merged", "python3", "ca-certificates", "netbase", "tzdata")
+    return mmdebstrap.Tree(
+        suite=suite, variant="essential", packages=packages, script=customize_script(), needed_mib=500
+    )
+
+
+# A function's code crosses only between Pythons of the same version, so there is one for each Debian.
+TREES = {"python": _tree("bookworm"), "python3.13": _tree("trixie")}
 
 
 def make(recipe: Recipe, workspace: Path) -> Path:
@@ -42,4 +45,4 @@ def make(recipe: Recipe, workspace: Path) -> Path:
     Raises:
         ProgramMissing, HostError: the host cannot build Debian, or the mirrors could not be read.
     """
-    return mmdebstrap.make(TREE, recipe, workspace)
+    return mmdebstrap.make(TREES[recipe.name], recipe, workspace)

@@ -62,6 +62,13 @@ RECIPES: Mapping[str, Recipe] = MappingProxyType(
                 builder="firkin.image.python",
             ),
             Recipe(
+                name="python3.13",
+                summary="Python 3.13 on Debian 13, as `python`",
+                config=ImageConfig(init=None, entrypoint=("/usr/bin/python3",)),
+                squash=LZ4,
+                builder="firkin.image.python",
+            ),
+            Recipe(
                 name="busybox",
                 summary="BusyBox alone: small, and built within a second",
                 config=ImageConfig(init=None, entrypoint=("/bin/sh", "-l")),

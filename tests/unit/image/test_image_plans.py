@@ -89,7 +89,7 @@ def test_the_customize_script_changes_a_tree_as_planned(tmp_path: Path) -> None:
 
 
 def test_the_tree_for_python_sheds_perl_and_compiles_the_library() -> None:
-    argv = mmdebstrap.mmdebstrap_argv(python.TREE, fallback("bookworm"), Path("/w/root.tar"), root=False)
+    argv = mmdebstrap.mmdebstrap_argv(python.TREES["python"], fallback("bookworm"), Path("/w/root.tar"), root=False)
     assert "--variant=essential" in argv
     assert "python3" in next(part for part in argv if part.startswith("--include=")).split(",")
     script = python.customize_script()
