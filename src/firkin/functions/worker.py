@@ -13,10 +13,13 @@ from typing import Any, Protocol
 
 from firkin.agent.messages import ExecRefused, ExitStatus
 from firkin.agent.outputs import Output
-from firkin.errors import ExecTimeout, FunctionFailed, HostError
+from firkin.errors import ExecTimeout, FunctionFailed, GuestError, HostError
 from firkin.functions import guest, ship, values
 
 START_TIMEOUT_S = 60.0
+IDLE_S = 1.0  # after which a worker is asked whether it still lives
+LOOK_S = 0.001
+LOOKS = 64
 MAX_GREETING = 64
 
 
@@ -74,6 +77,7 @@ class Worker:
         self._buffer = bytearray()
         self._print = _Printer()
         self._closed = False
+        self._used = time.monotonic()
         try:
             self._program = start(ship.COMMAND)
         except ExecRefused as error:
@@ -89,7 +93,9 @@ class Worker:
 
     @property
     def alive(self) -> bool:
-        """Whether it can take another call."""
+        """Whether it can take another call. One that was idle may have died, with its machine or without."""
+        if not self._closed and time.monotonic() - self._used > IDLE_S:
+            self._look()
         return not self._closed and self._program.status is None
 
     def close(self) -> None:
@@ -116,9 +122,20 @@ class Worker:
         except BaseException:
             self.close()
             raise
+        self._used = time.monotonic()
         if kind == guest.ERROR:
             raise self._error(payload)
         return self._unpickle(payload) if kind == guest.PICKLED else values.decode(payload)
+
+    def _look(self) -> None:
+        """Take in what came since the last call, its end too."""
+        try:
+            for _ in range(LOOKS):
+                self._receive(time.monotonic() + LOOK_S)
+        except TimeoutError:
+            return
+        except GuestError:
+            self.close()
 
     def _greet(self, deadline: float) -> None:
         while b"\n" not in self._buffer and len(self._buffer) < MAX_GREETING:

@@ -17,7 +17,7 @@ import firkin.functions.function as functions
 from firkin.agent.messages import ExecRefused
 from firkin.errors import ExecTimeout, FunctionFailed, HostError, UsageError
 from firkin.functions import guest, ship
-from firkin.functions.worker import Program, Terms, Worker
+from firkin.functions.worker import IDLE_S, Program, Terms, Worker
 
 Run = Callable[..., Any]
 
@@ -193,6 +193,18 @@ def test_an_answer_that_is_too_long_is_refused_before_it_is_read(run: Run) -> No
 def test_a_python_that_dies_is_told_with_how(run: Run, end: Callable[[], None], said: str) -> None:
     with pytest.raises(FunctionFailed, match=said):
         run(end)
+
+
+def test_a_python_that_died_while_it_was_idle_is_noticed() -> None:
+    terms = Terms(name="f", image="python")
+    with LocalPython(ship.COMMAND) as program:
+        worker = Worker(lambda argv: program, terms, ship.pack_function(os.getpid, trusted=False))
+        pid = worker.call(ship.pack_call(os.getpid, (), {}), 30)
+        time.sleep(IDLE_S)
+        assert worker.alive
+        os.kill(pid, 9)
+        time.sleep(IDLE_S)
+        assert not worker.alive
 
 
 def test_what_cannot_be_sent_is_refused_here(run: Run) -> None:
