@@ -16,7 +16,7 @@ from firkin.settings import load
 from firkin.spec import MachineSpec
 
 SIZE = 256 << 20
-RUNS = 3
+RUNS = int(os.environ.get("RUNS", "3"))
 KERNEL = os.environ.get("FIRKIN_KERNEL", "build")
 
 
@@ -34,20 +34,21 @@ def scp(machine: Machine, *ends: str) -> Callable[[], object]:
 
 
 def measure(machine: Machine, folder: Path) -> dict[str, list[float]]:
-    remote, source, back = f"root@{machine.address}:/root", folder / "source", folder / "back"
+    remote, source, back = f"root@{machine.address}:/root/file", folder / "source", folder / "back"
     ways: dict[str, Callable[[], object]] = {
-        "in: firkin": lambda: machine.copy_in(source, "/root/firkin"),
-        "in: scp": scp(machine, str(source), f"{remote}/scp"),
-        "out: firkin": lambda: machine.copy_out("/root/firkin", back),
-        "out: scp": scp(machine, f"{remote}/scp", str(back)),
+        "in: firkin": lambda: machine.copy_in(source, "/root/file"),
+        "out: firkin": lambda: machine.copy_out("/root/file", back),
+        "in: scp": scp(machine, str(source), remote),
+        "out: scp": scp(machine, remote, str(back)),
     }
     rates: dict[str, list[float]] = {way: [] for way in ways}
     for _ in range(RUNS):
         for way, act in ways.items():
             rates[way].append(taken(act))
-            if back.exists():
-                assert subprocess.run(["cmp", source, back], check=False).returncode == 0
+            if way.startswith("out"):
+                subprocess.run(["cmp", source, back], check=True)
                 back.unlink()
+                machine.fs.remove("/root/file")
     return rates
 
 

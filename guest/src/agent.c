@@ -19,8 +19,8 @@
 #include "conn.h"
 #include "hello.h"
 #include "log.h"
-#include "spawn.h"
 #include "power.h"
+#include "spawn.h"
 #include "stream.h"
 
 enum { AGENT_PORT = 1024, MAX_CONNECTIONS = 256, BACKLOG = 64 };

@@ -12,7 +12,7 @@ enum {
     FRAME_MAX_PAYLOAD = 65536,
     HELLO_MAGIC = 0x4e494b46,
     PROTOCOL_VERSION = 2,
-    STDIN_WINDOW = 65536, /* bytes of stdin that the agent holds for a stream */
+    STDIN_WINDOW = 262144, /* bytes of stdin that the agent holds for a stream */
 };
 
 enum frame_type {

@@ -11,7 +11,7 @@
 
 #include "stream.h"
 
-enum { LARGE_PIPE = 1024 * 1024 };
+enum { LARGE_PIPE = 262144 };
 
 static void on_input(void *owner, uint32_t events);
 
@@ -54,12 +54,12 @@ static bool grow_pipe(struct input *input)
     return fcntl(input->watch.fd, F_SETPIPE_SZ, LARGE_PIPE) >= 0;
 }
 
-/* Give credit back in large pieces, and at the end of what there was. */
+/* Give credit back in large pieces: the host has the rest of its window meanwhile. */
 static void return_credit(struct stream *stream)
 {
     struct input *input = &stream->input;
     struct writer writer = {0};
-    if (!stream->conn || !input->taken || (input->len && input->taken < STDIN_WINDOW / 2))
+    if (!stream->conn || input->taken < STDIN_WINDOW / 4)
         return;
     write_u32(&writer, input->taken);
     conn_send(stream->conn, FRAME_WINDOW, stream->id, writer.data, writer.len);

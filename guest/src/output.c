@@ -10,7 +10,7 @@
 #include "kept.h"
 #include "stream.h"
 
-enum { LARGE_PIPE = 1024 * 1024, FULL_PIPE = 65536 };
+enum { LARGE_PIPE = 262144, FULL_PIPE = 65536 };
 
 static const uint8_t OUTPUT_FRAME[2] = {FRAME_STDOUT, FRAME_STDERR};
 

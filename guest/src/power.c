@@ -1,4 +1,4 @@
-/* Asks process 1 to end the machine. An init hears nothing before it has set itself up, so a signal waits for that. */
+/* Asks process 1 to end the machine, again and again while it may be deaf: an init that has not yet set itself up. */
 #include "power.h"
 
 #include <fcntl.h>
@@ -12,9 +12,9 @@
 #include "log.h"
 #include "loop.h"
 
-enum { LIMIT_MS = 30000, LOOK_AGAIN_MS = 50 };
+enum { LIMIT_MS = 30000, ASK_AGAIN_MS = 200 };
 
-static struct timer next_look, limit;
+static struct timer again, limit;
 static int wanted;
 
 /* A set of signals in /proc/PID/status. */
@@ -24,7 +24,7 @@ static unsigned long long signal_set(const char *status, const char *name)
     return at ? strtoull(at + strlen(name), NULL, 16) : 0;
 }
 
-/* Whether process 1 catches the signal, or holds it back to read it; all others it loses. */
+/* Whether process 1 catches the signal, or holds it back to read it. One that sleeps in sigwait() may not look so. */
 static bool init_listens(int number)
 {
     char status[4096];
@@ -50,16 +50,16 @@ static void force_end(void *owner)
 static void ask(void *owner)
 {
     (void)owner;
-    if (init_listens(wanted))
-        kill(1, wanted);
-    else
-        timer_start(&next_look, LOOK_AGAIN_MS);
+    bool heard = init_listens(wanted);
+    kill(1, wanted);
+    if (!heard)
+        timer_start(&again, ASK_AGAIN_MS);
 }
 
 void power_ask(int number)
 {
     wanted = number;
-    next_look.fire = ask;
+    again.fire = ask;
     limit.fire = force_end;
     timer_start(&limit, LIMIT_MS);
     ask(NULL);

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from agent_rig import Agent, build_native, serve
+from task_rig import Tasks, build, fill_zoo
 
 from firkin.manager.context import Context
 from firkin.manager.firkin import Firkin
@@ -109,3 +111,36 @@ def agent(native: Path, tmp_path: Path) -> Iterator[Agent]:
     """A checked agent on a socket of its own."""
     with serve(native, tmp_path / "agent.sock") as agent:
         yield agent
+
+
+@pytest.fixture(scope="session")
+def tasks(tmp_path_factory: pytest.TempPathFactory) -> Tasks:
+    """The agent's tasks, to be run on this host."""
+    return build(tmp_path_factory.mktemp("tasks"))
+
+
+@pytest.fixture(scope="session")
+def tight(tmp_path_factory: pytest.TempPathFactory) -> Tasks:
+    """The same with bounds that a test can meet."""
+    return build(tmp_path_factory.mktemp("tight"), "-DTAR_MAP_MAX=64 -DTAR_LATE_MAX=8")
+
+
+@pytest.fixture
+def zoo(tmp_path: Path) -> Path:
+    """A folder with one of everything that an archive can hold."""
+    fill_zoo(tmp_path / "zoo")
+    return tmp_path / "zoo"
+
+
+@pytest.fixture
+def target(tmp_path: Path) -> Path:
+    """An empty folder to unpack into."""
+    target = tmp_path / "target"
+    target.mkdir()
+    return target
+
+
+@pytest.fixture
+def scratch(tmp_path: Path) -> Callable[[], Path]:
+    """A new empty folder at each call, for the many examples of one test."""
+    return lambda: Path(tempfile.mkdtemp(dir=tmp_path))

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import io
 import os
 import shutil
 import stat
 import struct
 import subprocess
+import tarfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 GUEST = Path(__file__).parents[2] / "guest"
+KIB = 1024
 STRICT = {"ASAN_OPTIONS": "detect_leaks=1", "UBSAN_OPTIONS": "halt_on_error=1:print_stacktrace=1"}
 RECORD = struct.Struct("<IIIIQQQQqq")
 
@@ -106,3 +110,56 @@ def blob(data: bytes, at: int) -> tuple[bytes, int]:
     (length,) = struct.unpack_from("<I", data, at)
     assert at + 4 + length <= len(data)
     return data[at + 4 : at + 4 + length], at + 4 + length
+
+
+def fill_zoo(zoo: Path) -> None:
+    """Make a folder with one of everything that an archive can hold."""
+    zoo.mkdir()
+    long = "n" * 200
+    for folder in ("a/b", "empty", f"{long}/{long}"):
+        (zoo / folder).mkdir(parents=True)
+    (zoo / "a/file").write_text("hello\n")
+    (zoo / "a/other-name").hardlink_to(zoo / "a/file")
+    (zoo / "a/nothing").touch()
+    (zoo / "link").symlink_to("../elsewhere/" + long)
+    (zoo / long / long / long).write_text("far down")
+    (zoo / "new\nline").write_text("x")
+    Path(os.fsdecode(bytes(zoo) + b"/\xff\xfe")).write_text("y")
+    (zoo / "large").write_bytes(os.urandom(1_000_003))
+    os.mkfifo(zoo / "fifo")
+    os.mknod(zoo / "null", stat.S_IFCHR | 0o666, os.makedev(1, 3))
+    with (zoo / "sparse").open("wb") as file:
+        file.truncate(8 << 20)
+        os.pwrite(file.fileno(), b"data" * KIB, 3 << 20)
+    os.truncate(os.open(zoo / "hole", os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC), 5 << 20)
+    os.chown(zoo / "large", 12_345, 3_000_000)
+    (zoo / "a/file").chmod(0o4751)
+    (zoo / "empty").chmod(0o1777)
+    os.utime(zoo / "a/nothing", ns=(0, -1_500_000_000))
+    os.utime(zoo / "large", ns=(0, 40_000_000_000 * 10**9 + 123_456_789))
+    os.utime(zoo / "a", ns=(0, 1_000_000_000))
+
+
+def gnu_tar(*words: str, data: bytes = b"") -> bytes:
+    return subprocess.run(["tar", *words], input=data, check=True, capture_output=True).stdout
+
+
+def archive(fill: Callable[[tarfile.TarFile], None], form: int = tarfile.PAX_FORMAT) -> bytes:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w", format=form) as tar:
+        fill(tar)
+    return buffer.getvalue()
+
+
+def member(name: str, kind: bytes = tarfile.REGTYPE, *, link: str = "", data: bytes = b"") -> bytes:
+    """A header and its data, without an end."""
+    info = tarfile.TarInfo(name)
+    info.type, info.linkname, info.size = kind, link, len(data)
+    return info.tobuf(tarfile.PAX_FORMAT) + data + bytes(-len(data) % 512)
+
+
+def archive_of(*members: bytes) -> bytes:
+    return b"".join(members) + bytes(2 * 512)
+
+
+FILE, FOLDER, LINK, HARD = tarfile.REGTYPE, tarfile.DIRTYPE, tarfile.SYMTYPE, tarfile.LNKTYPE

@@ -20,7 +20,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from firkin.agent.client import connect
-from firkin.agent.frames import HEADER, MAGIC, STDIN_WINDOW, Frame, FrameReader, Kind
+from firkin.agent.frames import HEADER, MAGIC, MAX_PAYLOAD, VERSION, Frame, FrameReader, Kind
 from firkin.agent.initrd import GuestConfig, GuestFile, Interface, render_config
 from firkin.agent.messages import ExecRefused, ExitStatus, Hello
 from firkin.agent.outputs import Output
@@ -203,6 +203,16 @@ def test_many_threads_share_a_connection(agent: Agent) -> None:
         assert list(pool.map(echo, wants)) == wants
 
 
+def test_a_thousand_in_a_row_and_64_at_once_leave_nothing(agent: Agent) -> None:
+    with agent.connect() as guest:
+        before = agent.descriptors()
+        for number in range(1000):
+            assert guest.run("sh", "-c", f"exit {number % 7}").returncode == number % 7
+        programs = [guest.start(["sh", "-c", f"sleep 0.1; echo {number}"]) for number in range(64)]
+        assert [program.result().text for program in programs] == [f"{number}\n" for number in range(64)]
+        assert wait_until(lambda: agent.descriptors() == before, timeout_s=5)
+
+
 def test_streams_share_a_connection(agent: Agent) -> None:
     received: dict[int, bytes] = {}
     exits: set[int] = set()
@@ -291,9 +301,10 @@ def test_execs_with_broken_lengths_are_refused(agent: Agent) -> None:
             refused += sum(frame.kind == Kind.ERROR for frame in reader.feed(sock.recv(65536)))
 
 
-def test_stdin_window_is_what_both_sides_think(agent: Agent) -> None:
+def test_the_frames_are_what_both_sides_think() -> None:
     header = (GUEST / "src/frames.h").read_text()
-    assert f"STDIN_WINDOW = {STDIN_WINDOW}," in header
+    assert f"FRAME_MAX_PAYLOAD = {MAX_PAYLOAD}," in header
+    assert f"PROTOCOL_VERSION = {VERSION}," in header
     assert f"FRAME_MAGIC = {MAGIC:#x}," in header
 
 

@@ -147,6 +147,7 @@ def await_agent(launch: Launch) -> None:
     try:
         hello = launch.listener.wait(timeout_s, launch.spawned().alive)
     except GuestError as error:
+        launch.station.console.await_last_words(launch.spawned())
         console, engine = tail(launch.station.console.log), tail(launch.station.engine_log)
         why = complaint(console)
         said = f"{error}: {why}" if why else str(error)

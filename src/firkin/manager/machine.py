@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import math
 import os
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
@@ -163,9 +164,9 @@ class Machine(GuestPrograms, GuestAccess, GuestFiles):
 
     def stop(self, *, timeout_s: float = STOP_TIMEOUT_S) -> None:
         """Shut the guest down in order; after `timeout_s` seconds without success, kill its engine."""
-        engine = self.process()
-        if timeout_s > 0 and self._asked_to_reboot():
-            wait_until(lambda: not engine.alive(), timeout_s=timeout_s)
+        engine, deadline = self.process(), time.monotonic() + timeout_s
+        if timeout_s > 0 and self._asked_to_reboot(timeout_s):
+            wait_until(lambda: not engine.alive(), timeout_s=deadline - time.monotonic())
         self._end(reconcile.stop)
 
     def kill(self) -> None:
@@ -188,10 +189,10 @@ class Machine(GuestPrograms, GuestAccess, GuestFiles):
             raise UsageError(f"machine {record.name!r} is running", hint=f"firkin stop {record.name}, or rm --force")
         self._end(reconcile.remove)
 
-    def _asked_to_reboot(self) -> bool:
-        """Whether the guest took the request. A reset is how a Firecracker machine ends: there is no power button."""
+    def _asked_to_reboot(self, timeout_s: float) -> bool:
+        """Whether the guest took it in time. A reset is how a Firecracker machine ends: there is no power button."""
         try:
-            with self.agent() as agent:
+            with connect(self.run_folder / VSOCK_SOCKET, timeout_s) as agent:
                 agent.reboot()
         except (FirkinError, OSError):
             return False  # no agent to ask: the caller kills

@@ -72,6 +72,11 @@ class Console:
         finally:
             os.close(output)
 
+    def await_last_words(self, engine: ProcessRef) -> None:
+        """If the engine has ended, wait until the log has all that it said."""
+        if not engine.alive():
+            _await_end(self.run)
+
     def _spawn(self, output: int, engine: int) -> None:
         import subprocess  # most commands find every keeper at work
 
@@ -123,7 +128,11 @@ def speaks(engine: ProcessRef | None, run: Path) -> bool:
 
 def end(machine_id: str, run: Path) -> None:
     """See the keeper of an engine that ended gone; kill one that takes longer than `DRAIN_S` seconds."""
-    if not wait_until(lambda: not is_kept(run), timeout_s=DRAIN_S, interval_s=0.001):
+    if not _await_end(run):
         for ref in process.with_argument("--machine", machine_id):
             process.kill(ref)
     process.reap()
+
+
+def _await_end(run: Path) -> bool:
+    return wait_until(lambda: not is_kept(run), timeout_s=DRAIN_S, interval_s=0.001)
