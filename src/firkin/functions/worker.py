@@ -15,6 +15,7 @@ from firkin.agent.messages import ExecRefused, ExitStatus
 from firkin.agent.outputs import Output
 from firkin.errors import ExecTimeout, FunctionFailed, GuestError, HostError
 from firkin.functions import guest, ship, values
+from firkin.spec import Environment
 
 START_TIMEOUT_S = 60.0
 IDLE_S = 1.0  # after which a worker is asked whether it still lives
@@ -45,6 +46,9 @@ class Terms:
 
     name: str
     image: str
+    env: Environment = ()
+    user: str | None = None
+    timeout_s: float | None = None  # for a call
     trusted: bool = False  # answers may be pickles, which can run anything here
     raises: tuple[type[Exception], ...] = ()
     max_result: int = 16 * 2**20  # bytes
@@ -103,15 +107,16 @@ class Worker:
         self._closed = True
         self._program.close()
 
-    def call(self, call: bytes, timeout_s: float | None) -> Any:
+    def call(self, call: bytes) -> Any:
         """Send a CALL frame; its value, or its error raised. What the function prints goes to our own streams.
 
         After any error but the function's own the worker is of no more use.
 
         Raises:
-            ExecTimeout: no answer within `timeout_s` seconds; the Python was ended.
+            ExecTimeout: no answer in time; the Python was ended.
             FunctionFailed: it failed in a way that has no type here, or Python itself ended.
         """
+        timeout_s = self._terms.timeout_s
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
         try:
             self._program.write(call, timeout_s)

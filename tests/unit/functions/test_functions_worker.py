@@ -38,10 +38,10 @@ def run() -> Iterator[Run]:
     def run(function: Callable[..., Any], *args: Any, timeout_s: float = 30, **terms: Any) -> Any:
         worker = Worker(
             start,
-            Terms(name=function.__name__, image="python", **terms),
+            Terms(name=function.__name__, image="python", timeout_s=timeout_s, **terms),
             ship.pack_function(function, trusted=terms.get("trusted", False)),
         )
-        return worker.call(ship.pack_call(function, args, {}), timeout_s)
+        return worker.call(ship.pack_call(function, args, {}))
 
     yield run
     for program in programs:
@@ -199,7 +199,7 @@ def test_a_python_that_died_while_it_was_idle_is_noticed() -> None:
     terms = Terms(name="f", image="python")
     with LocalPython(ship.COMMAND) as program:
         worker = Worker(lambda argv: program, terms, ship.pack_function(os.getpid, trusted=False))
-        pid = worker.call(ship.pack_call(os.getpid, (), {}), 30)
+        pid = worker.call(ship.pack_call(os.getpid, (), {}))
         time.sleep(IDLE_S)
         assert worker.alive
         os.kill(pid, 9)
@@ -256,6 +256,17 @@ def test_another_python_is_refused_before_anything_is_sent(greeting: bytes) -> N
     assert program.closed
     assert refusal.value.hint
     assert "\x1b" not in str(refusal.value)
+
+
+def test_a_function_that_cannot_be_sent_boots_nothing() -> None:
+    lock = threading.Lock()
+
+    @functions.function(image="there is no such image")
+    def locked() -> bool:
+        return lock.locked()
+
+    with pytest.raises(UsageError, match="cannot be sent"):
+        locked()
 
 
 def test_an_image_without_python_is_named() -> None:
