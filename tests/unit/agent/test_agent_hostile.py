@@ -261,7 +261,7 @@ GREETINGS: dict[str, tuple[Script, str]] = {
 def test_who_does_not_greet_properly_is_not_talked_to(lie: Lie, greeting: Script, why: str) -> None:
     path = lie(greeting=greeting)
     with bounded(6), pytest.raises(AgentError, match=why):
-        connect(path, 0.2)
+        connect(path, 1.0)
 
 
 def test_a_hello_that_comes_byte_by_byte_does_not_stretch_the_limit(lie: Lie) -> None:
