@@ -1,6 +1,6 @@
 """The Python SDK beside itself: asyncio's commands and a function's calls against `Machine.exec` of the same run.
 
-Needs images in FIRKIN_HOME (or FIRKIN_TEST_HOME): busybox and python, and the kernel `build`.
+Needs the images busybox and python and the kernel `build` at hand.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ ROUNDS = 5
 
 
 def borrow(folder: Path) -> Settings:
-    """A home of our own that has what the prepared one has."""
-    lender = Context(load({"FIRKIN_HOME": os.environ.get("FIRKIN_TEST_HOME") or os.environ["FIRKIN_HOME"]}))
+    """A home of our own that has what the user's has."""
+    lender = Context(load(os.environ))
     (folder / "blobs").symlink_to(lender.paths.home / "blobs")
     settings = load({"FIRKIN_HOME": str(folder), "FIRKIN_KERNEL": "build"})
     borrower = Context(settings)
