@@ -98,7 +98,9 @@ def _data(fd: int, size: int) -> Iterator[Extent]:
             start = os.lseek(fd, at, os.SEEK_DATA)
             at = min(os.lseek(fd, start, os.SEEK_HOLE), size)
         except OSError as error:
-            if error.errno != errno.ENXIO:  # there is no data after `at`
+            if error.errno == errno.EINVAL:  # a file system that does not know
+                yield Extent(at, size - at)
+            elif error.errno != errno.ENXIO:  # there is no data after `at`
                 raise
             return
         if start < at:
