@@ -203,6 +203,16 @@ def test_many_threads_share_a_connection(agent: Agent) -> None:
         assert list(pool.map(echo, wants)) == wants
 
 
+def test_a_thousand_in_a_row_and_64_at_once_leave_nothing(agent: Agent) -> None:
+    with agent.connect() as guest:
+        before = agent.descriptors()
+        for number in range(1000):
+            assert guest.run("sh", "-c", f"exit {number % 7}").returncode == number % 7
+        programs = [guest.start(["sh", "-c", f"sleep 0.1; echo {number}"]) for number in range(64)]
+        assert [program.result().text for program in programs] == [f"{number}\n" for number in range(64)]
+        assert wait_until(lambda: agent.descriptors() == before, timeout_s=5)
+
+
 def test_streams_share_a_connection(agent: Agent) -> None:
     received: dict[int, bytes] = {}
     exits: set[int] = set()

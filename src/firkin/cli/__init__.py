@@ -106,8 +106,10 @@ def _invoke(argv: list[str] | None) -> int:
         return EXIT_INTERRUPTED
     except FirkinError as error:
         return report(error)
-    except BrokenPipeError:
-        return 0  # whoever read our output has seen enough
+    except SystemExit as end:
+        if end.code != 1:
+            raise
+        return 0  # click ends so where whoever read our output has seen enough; nobody else ends with 1
     except Exception as error:  # noqa: BLE001 - the last door: a bug is told in a line, its traceback on request
         return _bug(error)
     return result if isinstance(result, int) else 0

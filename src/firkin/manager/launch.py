@@ -149,9 +149,10 @@ def await_agent(launch: Launch) -> None:
     except GuestError as error:
         launch.station.console.await_last_words(launch.spawned())
         console, engine = tail(launch.station.console.log), tail(launch.station.engine_log)
-        why = complaint(console)
-        said = f"{error}: {why}" if why else str(error)
-        raise BootTimeout(f"{said}\nconsole:\n{console}\nVMM:\n{engine}", hint="firkin doctor") from error
+        if why := complaint(console):
+            hint = f"firkin image inspect {launch.image.reference} shows what it runs"
+            raise BootTimeout(f"{error}: {why}\nconsole:\n{console}", hint=hint) from error
+        raise BootTimeout(f"{error}\nconsole:\n{console}\nVMM:\n{engine}", hint="firkin doctor") from error
     launch.timeline |= {
         "guest: init": hello.init_ms,
         "guest: root mounted": hello.root_ms,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -45,6 +46,14 @@ def test_what_is_typed_wrong_is_told_in_two_lines(
         main(words.split())
     assert ended.value.code == 2
     assert capsys.readouterr().err == f"error: {error}\nhint: {hint}\n"
+
+
+def test_a_reader_that_has_seen_enough_is_no_failure() -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run([sys.executable, "-m", "firkin.cli", "--help"], stdout=writer, stderr=subprocess.PIPE)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (0, b"")
 
 
 def test_nothing_typed_is_a_wish_for_help(capsys: pytest.CaptureFixture[str]) -> None:

@@ -28,7 +28,7 @@ def test_children_count_and_the_dead_cost_nothing() -> None:
         assert parent.stdout.readline() == b"1\n"
         cost = usage(ref)
         parent.communicate(b"\n")
-    assert cost.cpu_s >= 0.3
+    assert cost.cpu_s > 0.25  # the kernel counts in ticks
     assert 32 << 20 < cost.memory_bytes < 128 << 20
     gone = usage(ref)
     assert (gone.cpu_s, gone.memory_bytes) == (0, 0)
