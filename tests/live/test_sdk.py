@@ -130,21 +130,20 @@ def test_machines_start_and_end_in_threads(settings: Settings) -> None:
     assert names(settings) == []
 
 
-@pytest.mark.parametrize(
-    ("act", "error"),
-    [
-        (lambda machine: machine.exec("nosuch"), firkin.ExecRefused),
-        (lambda machine: machine.exec("false", check=True), firkin.ExecFailed),
-        (lambda machine: machine.exec("sleep", "9", timeout_s=0.2), firkin.ExecTimeout),
-        (lambda machine: machine.fs.read_bytes("/nosuch"), firkin.GuestFileError),
-        (lambda machine: machine.dial(9), firkin.AgentError),
-        (lambda machine: machine.exec("true", user="nosuch"), firkin.ExecRefused),
-    ],
-)
-def test_errors_are_of_one_tree(
-    machine: firkin.Machine, act: Callable[[firkin.Machine], object], error: type[firkin.FirkinError]
-) -> None:
-    with pytest.raises(error) as failure:
-        act(machine)
-    assert isinstance(failure.value, firkin.GuestError)
+Act = Callable[[firkin.Machine], object]
+FAILURES: list[tuple[Act, type[firkin.GuestError]]] = [
+    (lambda machine: machine.exec("nosuch"), firkin.ExecRefused),
+    (lambda machine: machine.exec("true", user="nosuch"), firkin.ExecRefused),
+    (lambda machine: machine.exec("false", check=True), firkin.ExecFailed),
+    (lambda machine: machine.exec("sleep", "9", timeout_s=0.2), firkin.ExecTimeout),
+    (lambda machine: machine.fs.read_bytes("/nosuch"), firkin.GuestFileError),
+    (lambda machine: machine.dial(9), firkin.AgentError),
+]
+
+
+def test_errors_are_of_one_tree_and_leave_the_handle_usable(machine: firkin.Machine) -> None:
+    for act, error in FAILURES:
+        with pytest.raises(error) as failure:
+            act(machine)
+        assert isinstance(failure.value, firkin.FirkinError)
     assert machine.exec("true").returncode == 0

@@ -15,6 +15,7 @@ from firkin.agent.mux import MAX_STREAMS, Mux, Stream
 from firkin.agent.outputs import Output
 from firkin.agent.reach import dial
 from firkin.aio.process import Process
+from firkin.aio.threads import in_thread
 from firkin.errors import AgentError
 
 
@@ -152,7 +153,7 @@ async def connect(uds_path: Path, timeout_s: float) -> Connection:
     Raises:
         AgentError: no agent answered in time.
     """
-    sock = await asyncio.to_thread(_shake_hands, uds_path, timeout_s)
+    sock = await in_thread(lambda: _shake_hands(uds_path, timeout_s))
     _, connection = await asyncio.get_running_loop().create_unix_connection(Connection, sock=sock)
     return connection
 

@@ -8,7 +8,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from firkin.agent import fs
-from firkin.aio.threads import iterate, made, threaded
+from firkin.aio.threads import in_thread, iterate, made, threaded
 
 if TYPE_CHECKING:
     from firkin.agent.records import FileEvent
@@ -76,7 +76,7 @@ class Watch:
             TimeoutError: none came within `timeout_s` seconds; the watch goes on.
         """
         try:
-            return await asyncio.to_thread(self.sync.next, timeout_s)
+            return await in_thread(lambda: self.sync.next(timeout_s))
         except asyncio.CancelledError:
             self.close()  # the thread would wait for an event that nobody takes
             raise

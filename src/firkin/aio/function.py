@@ -11,7 +11,6 @@ from types import TracebackType
 from typing import Any, Generic, ParamSpec, Self, TypeVar, Unpack, cast, overload
 
 from firkin.functions import function as blocking
-from firkin.functions import ship
 from firkin.functions.worker import Ticket
 
 P = ParamSpec("P")
@@ -35,7 +34,7 @@ class Function(Generic[P, R]):
 
     async def remote(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """Run one call in a machine and answer its value."""
-        call, ticket = ship.pack_call(self.local, args, kwargs), Ticket()
+        call, ticket = self.sync.pack(args, kwargs), Ticket()
         running = asyncio.get_running_loop().run_in_executor(self._threads, self.sync.carry_out, call, ticket)
         try:
             return await asyncio.shield(running)

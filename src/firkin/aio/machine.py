@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import time
 from pathlib import Path
 from types import TracebackType
@@ -16,7 +17,7 @@ from firkin.agent.process import MAX_OUTPUT, REPLY_TIMEOUT_S, ExecResult
 from firkin.aio.files import GuestFs
 from firkin.aio.pool import Pool
 from firkin.aio.process import Process
-from firkin.aio.threads import threaded, threaded_iterator
+from firkin.aio.threads import in_thread, threaded, threaded_iterator
 from firkin.errors import ExecTimeout, GuestError
 from firkin.manager import machine as blocking
 from firkin.spec import Environment
@@ -46,7 +47,7 @@ class Machine:
     ) -> None:
         self._pool.close()
         # A second cancellation must not leave the machine behind.
-        await asyncio.shield(asyncio.to_thread(self.sync.__exit__, kind, error, at))
+        await asyncio.shield(in_thread(lambda: self.sync.__exit__(kind, error, at)))
 
     async def exec(
         self,
@@ -130,7 +131,7 @@ class Machine:
         while True:
             left = WAIT_STEP_S if deadline is None else deadline - time.monotonic()
             try:
-                return await asyncio.to_thread(self.sync.wait, max(0.0, min(left, WAIT_STEP_S)))
+                return await in_thread(functools.partial(self.sync.wait, max(0.0, min(left, WAIT_STEP_S))))
             except GuestError as error:
                 if left <= WAIT_STEP_S and deadline is not None:
                     raise type(error)(f"machine {self.name!r}: still running after {timeout_s:g} s") from None
@@ -146,7 +147,7 @@ class Machine:
         Raises:
             GuestFileError: one of the guests cannot.
         """
-        return await asyncio.to_thread(self.sync.copy_across, source, other.sync, target, follow=follow)
+        return await in_thread(lambda: self.sync.copy_across(source, other.sync, target, follow=follow))
 
     stats = threaded(blocking.Machine.stats)
     top = threaded(blocking.Machine.top)

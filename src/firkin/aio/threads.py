@@ -7,6 +7,7 @@ import contextlib
 import functools
 import threading
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 P = ParamSpec("P")
@@ -14,6 +15,8 @@ R = TypeVar("R")
 S = TypeVar("S")
 
 AHEAD = 64  # items that an iterator's thread may be ahead
+# Not the loop's own: there boots wait for their turn, and what is quick would wait behind them.
+_quick = ThreadPoolExecutor(64, thread_name_prefix="firkin-aio")
 
 
 def threaded(method: Callable[Concatenate[S, P], R]) -> Callable[Concatenate[Any, P], Coroutine[Any, Any, R]]:
@@ -24,9 +27,14 @@ def threaded(method: Callable[Concatenate[S, P], R]) -> Callable[Concatenate[Any
 
     @functools.wraps(method)
     async def run(self: Any, /, *args: P.args, **kwargs: P.kwargs) -> R:
-        return await asyncio.to_thread(lambda: method(self.sync, *args, **kwargs))
+        return await in_thread(lambda: method(self.sync, *args, **kwargs))
 
     return run
+
+
+async def in_thread(act: Callable[[], R]) -> R:
+    """What `act` answers; meant for what takes seconds at most."""
+    return await asyncio.get_running_loop().run_in_executor(_quick, act)
 
 
 def threaded_iterator(
@@ -77,7 +85,7 @@ async def iterate(start: Callable[[], Iterator[R]]) -> AsyncIterator[R]:
 
 
 async def made(make: Callable[[], R], unmake: Callable[[R], object]) -> R:
-    """What `make` answers, in a thread. If we are cancelled meanwhile, it is unmade before the cancellation goes on."""
+    """What `make` answers, in one of the loop's threads. If we are cancelled meanwhile, it is unmade first."""
     making = asyncio.create_task(asyncio.to_thread(make))
     try:
         return await asyncio.shield(making)

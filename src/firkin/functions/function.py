@@ -25,7 +25,6 @@ R = TypeVar("R")
 
 TIMEOUT_S = 300.0
 MAX_RESULT = 16 * 2**20
-IMAGES = {"cpython-311": "python", "cpython-313": "python3.13"}  # those that firkin can build, by the Python in them
 
 
 class Function(Generic[P, R]):
@@ -43,13 +42,14 @@ class Function(Generic[P, R]):
         HostError: the image has no Python, or not this one's version.
     """
 
-    def __init__(self, function: Callable[P, R], fleet: Fleet[Machine, Worker], terms: Terms, timeout_s: float) -> None:
+    def __init__(
+        self, function: Callable[P, R], boot: Callable[[], Machine], terms: Terms, *, machines: int, seats: int
+    ) -> None:
         functools.update_wrapper(self, function)
         self.local = function  # runs right here, as if it were not decorated
+        self.at_once = machines * seats  # calls; more wait for their turn
         self._terms = terms
-        self._timeout_s = timeout_s
-        self._fleet = fleet
-        self.at_once = fleet.size  # calls; more wait for their turn
+        self._fleet = Fleet(boot, self._hire, machines=machines, seats=seats)
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """As `remote`."""
@@ -57,12 +57,17 @@ class Function(Generic[P, R]):
 
     def remote(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """Run one call in a machine and answer its value."""
-        return self.carry_out(ship.pack_call(self.local, args, kwargs), Ticket())
+        return self.carry_out(self.pack(args, kwargs), Ticket())
+
+    def pack(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bytes:
+        """A call for `carry_out`. What cannot be sent is refused here, before anything boots."""
+        _ = self._packed
+        return ship.pack_call(self.local, args, kwargs)
 
     def carry_out(self, call: bytes, ticket: Ticket) -> R:
         """Run a packed call, which `ticket` can call off from another thread."""
         with self._fleet.worker() as worker, ticket.held_for(worker):
-            return cast("R", worker.call(call, self._timeout_s))
+            return cast("R", worker.call(call))
 
     def map(self, *iterables: Iterable[Any], return_exceptions: bool = False) -> Iterator[R]:
         """A call for each item, as many at once as there are workers; values come in the items' order.
@@ -89,6 +94,16 @@ class Function(Generic[P, R]):
     def close(self) -> None:
         """Remove the machines; what still runs in them fails. The next call boots anew."""
         self._fleet.close()
+
+    @functools.cached_property
+    def _packed(self) -> bytes:
+        """The function as it is at its first call."""
+        return ship.pack_function(self.local, trusted=self._terms.trusted)
+
+    def _hire(self, machine: Machine) -> Worker:
+        terms = self._terms
+        start = functools.partial(machine.start, user=terms.user, env=terms.env, stdin=True)
+        return Worker(lambda argv: start(*argv), terms, self._packed)
 
     def __enter__(self) -> Self:
         return self
@@ -165,24 +180,23 @@ def function(
     def decorate(function: Callable[P, R]) -> Function[P, R]:
         name = getattr(function, "__qualname__", repr(function))
         _check(function, name, machines)
-        chosen = image or IMAGES.get(ship.PYTHON, "python")
-        terms = Terms(name=name, image=chosen, trusted=trusted, raises=tuple(raises), max_result=max_result)
+        chosen = image or ship.IMAGES.get(ship.PYTHON, "python")
+        terms = Terms(
+            name=name, image=chosen, env=env, user=user, timeout_s=timeout_s, trusted=trusted, raises=tuple(raises),
+            max_result=max_result,
+        )  # fmt: skip
 
         def boot() -> Machine:
             from firkin.manager.opening import run
 
             # Another Python, which waits for input on the console, would cost memory.
-            command = ("sleep", "infinity") if chosen in IMAGES.values() else ()
+            command = ("sleep", "infinity") if chosen in ship.IMAGES.values() else ()
             return run(
                 chosen, memory_mib=memory_mib, vcpus=vcpus, kernel=kernel, network=network, env=env, command=command,
                 settings=settings,
             )  # fmt: skip
 
-        def hire(machine: Machine) -> Worker:
-            packed = ship.pack_function(function, trusted=trusted)
-            return Worker(lambda argv: machine.start(*argv, user=user, env=env, stdin=True), terms, packed)
-
-        return Function(function, Fleet(boot, hire, machines=machines, seats=vcpus), terms, timeout_s)
+        return Function(function, boot, terms, machines=machines, seats=vcpus)
 
     return decorate if function is None else decorate(function)
 

@@ -19,6 +19,7 @@ from firkin.errors import HostError, UsageError
 from firkin.functions import guest
 
 PYTHON = sys.implementation.cache_tag or ""  # such as cpython-311: whose code this Python's pickles hold
+IMAGES = {"cpython-311": "python", "cpython-313": "python3.13"}  # those that firkin can build, by the Python in them
 MODULES = ("cloudpickle.cloudpickle", "cloudpickle")  # the package imports its part
 # Says who it is, then runs what it is sent.
 BOOT = """import marshal, os, sys
@@ -130,9 +131,11 @@ def check_python(said: str, image: str) -> None:
         HostError: it is another version.
     """
     if said != PYTHON:
+        built = " or ".join(readable(tag) for tag in IMAGES)
+        others = f"run it with Python {built}, for which firkin has images, or give image= one with {readable(PYTHON)}"
         raise HostError(
             f"image {image!r} has Python {readable(said)}, this program runs {readable(PYTHON)}: code cannot cross",
-            hint=f"run this program with the guest's Python, or give image= one that has {readable(PYTHON)}",
+            hint=f"image={IMAGES[PYTHON]!r}" if PYTHON in IMAGES else others,
         )
 
 

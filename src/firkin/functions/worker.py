@@ -13,10 +13,14 @@ from typing import Any, Protocol
 
 from firkin.agent.messages import ExecRefused, ExitStatus
 from firkin.agent.outputs import Output
-from firkin.errors import ExecTimeout, FunctionFailed, HostError
+from firkin.errors import ExecTimeout, FunctionFailed, GuestError, HostError
 from firkin.functions import guest, ship, values
+from firkin.spec import Environment
 
 START_TIMEOUT_S = 60.0
+IDLE_S = 1.0  # after which a worker is asked whether it still lives
+LOOK_S = 0.001
+LOOKS = 64
 MAX_GREETING = 64
 
 
@@ -42,6 +46,9 @@ class Terms:
 
     name: str
     image: str
+    env: Environment = ()
+    user: str | None = None
+    timeout_s: float | None = None  # for a call
     trusted: bool = False  # answers may be pickles, which can run anything here
     raises: tuple[type[Exception], ...] = ()
     max_result: int = 16 * 2**20  # bytes
@@ -74,6 +81,7 @@ class Worker:
         self._buffer = bytearray()
         self._print = _Printer()
         self._closed = False
+        self._used = time.monotonic()
         try:
             self._program = start(ship.COMMAND)
         except ExecRefused as error:
@@ -89,7 +97,9 @@ class Worker:
 
     @property
     def alive(self) -> bool:
-        """Whether it can take another call."""
+        """Whether it can take another call. One that was idle may have died, with its machine or without."""
+        if not self._closed and time.monotonic() - self._used > IDLE_S:
+            self._look()
         return not self._closed and self._program.status is None
 
     def close(self) -> None:
@@ -97,15 +107,16 @@ class Worker:
         self._closed = True
         self._program.close()
 
-    def call(self, call: bytes, timeout_s: float | None) -> Any:
+    def call(self, call: bytes) -> Any:
         """Send a CALL frame; its value, or its error raised. What the function prints goes to our own streams.
 
         After any error but the function's own the worker is of no more use.
 
         Raises:
-            ExecTimeout: no answer within `timeout_s` seconds; the Python was ended.
+            ExecTimeout: no answer in time; the Python was ended.
             FunctionFailed: it failed in a way that has no type here, or Python itself ended.
         """
+        timeout_s = self._terms.timeout_s
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
         try:
             self._program.write(call, timeout_s)
@@ -116,9 +127,20 @@ class Worker:
         except BaseException:
             self.close()
             raise
+        self._used = time.monotonic()
         if kind == guest.ERROR:
             raise self._error(payload)
         return self._unpickle(payload) if kind == guest.PICKLED else values.decode(payload)
+
+    def _look(self) -> None:
+        """Take in what came since the last call, its end too."""
+        try:
+            for _ in range(LOOKS):
+                self._receive(time.monotonic() + LOOK_S)
+        except TimeoutError:
+            return
+        except GuestError:
+            self.close()
 
     def _greet(self, deadline: float) -> None:
         while b"\n" not in self._buffer and len(self._buffer) < MAX_GREETING:

@@ -17,7 +17,12 @@ from firkin import aio
 DOCS = Path(__file__).parents[3] / "docs"
 TWINS = ("Machine", "Process", "GuestFs", "Watch", "Function", "Firkin")
 # What a loop has no use for: a connection for threads, the plumbing between a thread and a process, an open store.
-BLOCKING_ONLY = {"Machine": {"agent", "reach"}, "Process": {"put"}, "Function": {"carry_out"}, "Firkin": {"context"}}
+BLOCKING_ONLY = {
+    "Machine": {"agent", "reach"},
+    "Process": {"put"},
+    "Function": {"pack", "carry_out"},
+    "Firkin": {"context"},
+}
 
 
 def public(kind: type) -> dict[str, Any]:

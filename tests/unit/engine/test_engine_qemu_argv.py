@@ -131,6 +131,10 @@ def test_kvm_shows_the_hosts_processor() -> None:
     assert (values(argv, "-accel"), values(argv, "-cpu")) == (["kvm"], ["host"])
 
 
+def test_tcg_hides_string_moves_that_it_does_byte_by_byte() -> None:
+    assert values(qemu_argv(GUEST), "-cpu") == ["max,-erms,-fsrm"]
+
+
 def test_guest_errors_are_logged_for_the_boot_timer_only() -> None:
     assert "-d" not in qemu_argv(GUEST)
     assert values(with_(reports_boot=True), "-d") == ["guest_errors"]

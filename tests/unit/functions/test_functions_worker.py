@@ -17,7 +17,7 @@ import firkin.functions.function as functions
 from firkin.agent.messages import ExecRefused
 from firkin.errors import ExecTimeout, FunctionFailed, HostError, UsageError
 from firkin.functions import guest, ship
-from firkin.functions.worker import Program, Terms, Worker
+from firkin.functions.worker import IDLE_S, Program, Terms, Worker
 
 Run = Callable[..., Any]
 
@@ -38,10 +38,10 @@ def run() -> Iterator[Run]:
     def run(function: Callable[..., Any], *args: Any, timeout_s: float = 30, **terms: Any) -> Any:
         worker = Worker(
             start,
-            Terms(name=function.__name__, image="python", **terms),
+            Terms(name=function.__name__, image="python", timeout_s=timeout_s, **terms),
             ship.pack_function(function, trusted=terms.get("trusted", False)),
         )
-        return worker.call(ship.pack_call(function, args, {}), timeout_s)
+        return worker.call(ship.pack_call(function, args, {}))
 
     yield run
     for program in programs:
@@ -195,6 +195,18 @@ def test_a_python_that_dies_is_told_with_how(run: Run, end: Callable[[], None], 
         run(end)
 
 
+def test_a_python_that_died_while_it_was_idle_is_noticed() -> None:
+    terms = Terms(name="f", image="python")
+    with LocalPython(ship.COMMAND) as program:
+        worker = Worker(lambda argv: program, terms, ship.pack_function(os.getpid, trusted=False))
+        pid = worker.call(ship.pack_call(os.getpid, (), {}))
+        time.sleep(IDLE_S)
+        assert worker.alive
+        os.kill(pid, 9)
+        time.sleep(IDLE_S)
+        assert not worker.alive
+
+
 def test_what_cannot_be_sent_is_refused_here(run: Run) -> None:
     with pytest.raises(UsageError, match="cannot be sent") as refusal:
         run(add, threading.Lock(), 1)
@@ -244,6 +256,17 @@ def test_another_python_is_refused_before_anything_is_sent(greeting: bytes) -> N
     assert program.closed
     assert refusal.value.hint
     assert "\x1b" not in str(refusal.value)
+
+
+def test_a_function_that_cannot_be_sent_boots_nothing() -> None:
+    lock = threading.Lock()
+
+    @functions.function(image="there is no such image")
+    def locked() -> bool:
+        return lock.locked()
+
+    with pytest.raises(UsageError, match="cannot be sent"):
+        locked()
 
 
 def test_an_image_without_python_is_named() -> None:
