@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import os
 import signal
@@ -171,6 +172,8 @@ def test_the_command_and_archives_on_its_streams(firkin: Firkin, machine: Machin
         done = cp(firkin, *arguments)
         assert (done.returncode, text in done.stderr) == (code, True), done.stderr
         assert b"Traceback" not in done.stderr
+    compressed = cp(firkin, "-", f"{machine.name}:/root", stdin=gzip.compress(packed.stdout))
+    assert (compressed.returncode, b"compressed" in compressed.stderr) == (2, True)
     cut = cp(firkin, "-", f"{machine.name}:/root", stdin=packed.stdout[:1000])
     assert cut.returncode == 125
 

@@ -75,7 +75,9 @@ def whole_of_its_own_accord(inside: Inside) -> None:
     assert f"Static hostname: {name}\n" in shown
     assert "Chassis: vm" in shown
     assert re.search(r"Machine ID: [0-9a-f]{32}\n", shown)
-    assert abs(float(inside("date +%s.%N")) - time.time()) < 3
+    # On an overloaded host Debian's kernel takes the emulated TSC for unstable, and loses time from then on.
+    tolerated_s = 3 if "firkin" in inside("uname -r") else 30
+    assert abs(float(inside("date +%s.%N")) - time.time()) < tolerated_s
     assert "Timezone=UTC" in inside("timedatectl show")
     assert inside("systemd-run --wait --pipe --quiet echo from a unit") == "from a unit\n"
     assert inside("useradd -m anna && su -l anna -c 'id -un; pwd'") == "anna\n/home/anna\n"

@@ -58,7 +58,10 @@ def unpack(pieces: Iterator[bytes], folder: str, unpacking: Unpacking) -> int:
         NoSpace: the disk is full. Nothing that is not whole is left.
         KernelRefused: something cannot be written.
     """
-    root = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        root = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError as error:
+        raise KernelRefused(f"cannot write into {folder}", error.errno or 0) from error
     try:
         unpacker = _Unpacker(root, folder, unpacking)
         return unpacker.unpack(ArchiveReader(pieces))

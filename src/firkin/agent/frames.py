@@ -16,7 +16,6 @@ HEADER = struct.Struct("<HBBII")  # magic, type, flags, stream, length of the pa
 MAGIC = 0x4B46
 MAX_PAYLOAD = 65536
 VERSION = 2
-STDIN_WINDOW = 65536  # bytes of stdin that the agent holds for a program; STARTED says how many for a stream
 
 EXEC_TTY = 1
 EXEC_STDIN = 2

@@ -22,8 +22,9 @@ class Extent(NamedTuple):
     length: int
 
 
-def extents(fd: int, size: int) -> list[Extent] | None:
-    """The parts of a file of `size` bytes that are not holes; None where it has no holes, or nobody knows."""
+def extents(fd: int, size: int, *, most: int = MAX_EXTENTS) -> list[Extent] | None:
+    """The parts of a file of `size` bytes that are not holes, about `most` of them; None where it has no holes, or
+    nobody knows."""
     if os.fstat(fd).st_blocks * BLOCK >= size:
         return None
     found: list[Extent] = []
@@ -33,7 +34,7 @@ def extents(fd: int, size: int) -> list[Extent] | None:
             found[-1] = _joined(found[-1], extent)
         else:
             found.append(extent)
-        if len(found) > MAX_EXTENTS:
+        if len(found) > most:
             gap = max(gap * 2, 1 << 16)
             found = _without_gaps(found, gap)
     return None if found == [Extent(0, size)] else found
@@ -98,7 +99,9 @@ def _data(fd: int, size: int) -> Iterator[Extent]:
             start = os.lseek(fd, at, os.SEEK_DATA)
             at = min(os.lseek(fd, start, os.SEEK_HOLE), size)
         except OSError as error:
-            if error.errno != errno.ENXIO:  # there is no data after `at`
+            if error.errno == errno.EINVAL:  # a file system that does not know
+                yield Extent(at, size - at)
+            elif error.errno != errno.ENXIO:  # there is no data after `at`
                 raise
             return
         if start < at:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 READ_BYTES = 1 << 16
 STREAM = "-"
+COMPRESSED = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"\x28\xb5\x2f\xfd")  # gzip, bzip2, xz, zstd
 
 
 class End(NamedTuple):
@@ -97,7 +98,13 @@ def _copy(
 
 
 def _from_stdin() -> Iterator[bytes]:
+    begins = True
     while piece := os.read(sys.stdin.fileno(), READ_BYTES):
+        if begins and piece.startswith(COMPRESSED):
+            raise UsageError(
+                "stdin: a compressed archive", hint="unpack it on the way: zcat ARCHIVE | firkin cp - NAME:PATH"
+            )
+        begins = False
         yield piece
 
 

@@ -259,6 +259,11 @@ def test_a_hard_link_reaches_only_what_the_archive_brought(target: Path) -> None
     assert sorted(entry.name for entry in target.iterdir()) == ["ours", "secret", "twin"]
 
 
+def test_a_target_that_cannot_be_opened_is_named(target: Path) -> None:
+    with pytest.raises(KernelRefused, match="nosuch: No such file"):
+        unpack(pieces(bytes(1024)), str(target / "nosuch"), CONTENT)
+
+
 def test_a_folder_that_was_there_keeps_its_mode(target: Path) -> None:
     (target / "mine").mkdir(mode=0o700)
     take(target, header(".", tarfile.DIRTYPE, mode=0o777), header("mine", tarfile.DIRTYPE, mode=0o777))
