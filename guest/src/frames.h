@@ -37,6 +37,7 @@ enum frame_type {
     FRAME_ATTACH,
     FRAME_DETACH,
     FRAME_KEPT,
+    FRAME_IDENTITY,
 };
 
 enum frame_flag {

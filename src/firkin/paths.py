@@ -65,6 +65,10 @@ class Paths:
         """Logs and layers of one machine."""
         return self.home / "machines" / machine_id
 
+    def snapshot_home(self, snapshot_id: str) -> Path:
+        """`state` and `memory` of one snapshot."""
+        return self.home / "snapshots" / snapshot_id
+
     def machine_run(self, machine_id: str) -> Path:
         """Sockets and boot files of one machine; the engine's working directory, so socket paths stay short."""
         return self.run / "machines" / machine_id

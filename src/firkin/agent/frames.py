@@ -47,6 +47,7 @@ class Kind(IntEnum):
     ATTACH = 19
     DETACH = 20
     KEPT = 21
+    IDENTITY = 22
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +104,7 @@ class FrameReader:
         if len(self._buffer) - at < HEADER.size:
             return None
         magic, kind, flags, stream, length = HEADER.unpack_from(self._buffer, at)
-        if magic != MAGIC or length > MAX_PAYLOAD or not Kind.HELLO <= kind <= Kind.KEPT:
+        if magic != MAGIC or length > MAX_PAYLOAD or not Kind.HELLO <= kind <= Kind.IDENTITY:
             self._broken = True
             raise AgentError(
                 f"agent: not a frame: {bytes(self._buffer[at : at + HEADER.size]).hex()}",

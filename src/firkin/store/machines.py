@@ -42,6 +42,7 @@ class MachineRecord(msgspec.Struct, frozen=True, kw_only=True):
     lifetime: Lifetime
     engine: str
     network: str | None = None
+    snapshot: str | None = None  # id of the one it was forked from; None for a machine that booted
     address: str | None = None
     pid: int | None = None
     pid_started: int | None = None

@@ -55,4 +55,25 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         ) STRICT""",
         "CREATE INDEX changes_by_owner ON changes (owner, id)",
     ),
+    (
+        # A snapshot's files lie in a folder of its id. `parent` is the snapshot that it is a difference from: the two
+        # make one machine. `origin` is the one that its machine was forked from, for people to see the family.
+        """CREATE TABLE snapshots (
+            id TEXT PRIMARY KEY,
+            name TEXT NOT NULL UNIQUE,
+            machine TEXT NOT NULL,
+            spec TEXT NOT NULL,
+            engine TEXT NOT NULL,
+            kernel_digest TEXT NOT NULL,
+            image_digest TEXT NOT NULL,
+            mac TEXT NOT NULL,
+            parent TEXT REFERENCES snapshots (id),
+            origin TEXT,
+            template TEXT UNIQUE,
+            digests TEXT NOT NULL,
+            created_at REAL NOT NULL,
+            used_at REAL NOT NULL
+        ) STRICT""",
+        "ALTER TABLE machines ADD COLUMN snapshot TEXT",
+    ),
 )
