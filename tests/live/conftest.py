@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import sqlite3
 import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -29,13 +31,24 @@ KERNEL_PATHS = {
 
 def pytest_configure(config: pytest.Config) -> None:
     """Tests of single rooms take the kernel as a path."""
-    vmlinux = Path(TEST_HOME) / "blobs" / "sha256"
-    if TEST_HOME and vmlinux.is_dir():
-        context = Context(load({"FIRKIN_HOME": TEST_HOME}))
-        for name, variable in KERNEL_PATHS.items():
-            if (kernel := context.kernels.get(name)) is not None:
-                os.environ.setdefault(variable, str(context.blobs.path(kernel.digest)))
-        context.close()
+    if TEST_HOME and (Path(TEST_HOME) / "blobs" / "sha256").is_dir():
+        with tempfile.TemporaryDirectory() as folder, closing(lent_store(Path(folder) / "home")) as context:
+            for name, variable in KERNEL_PATHS.items():
+                if (kernel := context.kernels.get(name)) is not None:
+                    os.environ.setdefault(variable, str(context.blobs.path(kernel.digest).resolve()))
+
+
+def lent_store(home: Path) -> Context:
+    """A store of its own in `home` that knows the kernels and images of the prepared one.
+
+    The prepared home is only read, so that trees of several versions can share it.
+    """
+    home.mkdir()
+    (home / "blobs").symlink_to(Path(TEST_HOME) / "blobs")
+    prepared = sqlite3.connect(f"file:{TEST_HOME}/firkin.db?mode=ro", uri=True)
+    with closing(prepared), closing(sqlite3.connect(home / "firkin.db")) as copy:
+        prepared.backup(copy)
+    return Context(load({"FIRKIN_HOME": str(home)}))
 
 
 def borrowed_home(home: Path) -> Path:
@@ -44,16 +57,7 @@ def borrowed_home(home: Path) -> Path:
         pytest.skip("FIRKIN_TEST_HOME names no prepared home; script/test makes one")
     if os.geteuid() != 0:
         pytest.skip("needs root")
-    lender = Context(load({"FIRKIN_HOME": TEST_HOME}))
-    home.mkdir()
-    (home / "blobs").symlink_to(lender.paths.home / "blobs")
-    borrower = Context(load({"FIRKIN_HOME": str(home)}))
-    for kernel in lender.kernels.all():
-        borrower.kernels.put(kernel)
-    for image in lender.images.all():
-        borrower.images.put(image)
-    lender.close()
-    borrower.close()
+    lent_store(home).close()
     return home
 
 
