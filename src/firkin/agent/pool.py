@@ -13,8 +13,9 @@ from firkin.agent.mux import MAX_STREAMS
 class AgentPool:
     """Hands out connections with room for one more program. Safe to use from several threads."""
 
-    def __init__(self, connect: Callable[[], AgentConnection]) -> None:
+    def __init__(self, connect: Callable[[], AgentConnection], check: Callable[[], None]) -> None:
         self._connect = connect
+        self._check = check  # raises where a request would be in vain
         self._lock = threading.Lock()
         self._reserved: dict[AgentConnection, int] = {}
 
@@ -25,6 +26,7 @@ class AgentPool:
         Raises:
             AgentError: the agent does not answer.
         """
+        self._check()
         connection = self._reserve()
         try:
             yield connection

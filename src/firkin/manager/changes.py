@@ -95,7 +95,12 @@ class KeeperUp(Change, frozen=True, tag="keeper"):
         consoles.end(self.machine_id, Path(self.run))
 
 
-AnyChange = Folder | NetworkUp | SysctlSet | LinkUp | EngineUp | KeeperUp
+class Frozen(Change, frozen=True, tag="frozen"):
+    """A guest that may stand still though the store says that it runs. `pausing.thaw` lets it go on; with its engine
+    nothing of it is left."""
+
+
+AnyChange = Folder | NetworkUp | SysctlSet | LinkUp | EngineUp | KeeperUp | Frozen
 
 
 class Ledger:
@@ -115,6 +120,10 @@ class Ledger:
             change: AnyChange = msgspec.json.decode(entry.value, type=AnyChange, dec_hook=decode_address)
             change.undo()
             self._journal.strike(entry.number)
+
+    def drop(self, owner: str, kind: type[Change]) -> None:
+        """Changes of this kind are over: there is nothing to undo any more."""
+        self._journal.strike_kind(owner, str(kind.__struct_config__.tag))
 
     def owners(self) -> list[str]:
         return self._journal.owners()
