@@ -30,6 +30,7 @@ class Snapshot:
         await asyncio.shield(in_thread(self.sync.remove))
 
     verify = threaded(blocking.Snapshot.verify)
+    export = threaded(blocking.Snapshot.export)
     remove = threaded(blocking.Snapshot.remove)
 
     @property
