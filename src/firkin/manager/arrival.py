@@ -1,4 +1,4 @@
-"""Snapshots into this home, out of files that `transport` wrote, or that somebody says it wrote: every byte is checked."""
+"""Snapshots into this home, out of files that `transport` wrote, or is said to have written: every byte is checked."""
 
 from __future__ import annotations
 

@@ -16,10 +16,10 @@ import msgspec
 
 from firkin.errors import ApiFault, InvalidSpec, NameTaken, NoSpace, NotFound, UsageError
 from firkin.fcapi.config import VmConfig
-from firkin.fcapi.instance import InstanceState
 from firkin.fcapi.snapshot import SnapshotCreate, SnapshotType
 from firkin.host.lock import locked
-from firkin.manager.changes import Folder, Held
+from firkin.manager import pausing
+from firkin.manager.changes import Folder, Saving
 from firkin.manager.context import Context
 from firkin.manager.machine import Machine
 from firkin.manager.snapshot_files import Files, check_pages, digests, merge
@@ -146,14 +146,14 @@ def _save(context: Context, machine: Machine, record: SnapshotRecord, *, diff: b
         snapshot_path=str(files.state),
         mem_file_path=str(files.memory),
     )
+    context.ledger.do(owner, Saving(str(machine.run_folder)))
     with ApiClient(machine.run_folder / API_SOCKET, timeout_s=_patience_s(record)) as api:
-        held = Held(str(machine.run_folder), stood=api.info().state is InstanceState.PAUSED)
-        context.ledger.do(owner, held)
-        try:
-            api.call(Call("PUT", "/snapshot/create", body))
-        except ApiFault as error:
-            raise _told(context, error) from error
-        held.undo()
+        api.info()  # connects while the guest still runs
+        with pausing.held(context, machine.record):
+            try:
+                api.call(Call("PUT", "/snapshot/create", body))
+            except ApiFault as error:
+                raise _told(context, error) from error
 
 
 def _patience_s(record: SnapshotRecord) -> float:
