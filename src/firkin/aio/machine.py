@@ -17,9 +17,11 @@ from firkin.agent.process import MAX_OUTPUT, REPLY_TIMEOUT_S, ExecResult
 from firkin.aio.files import GuestFs
 from firkin.aio.pool import Pool
 from firkin.aio.process import Process
-from firkin.aio.threads import in_thread, threaded, threaded_iterator
+from firkin.aio.snapshot import Snapshot
+from firkin.aio.threads import in_thread, made, threaded, threaded_iterator
 from firkin.errors import ExecTimeout, GuestError
 from firkin.manager import machine as blocking
+from firkin.manager import snapshot as blocking_snapshot
 from firkin.spec import Environment
 
 if TYPE_CHECKING:
@@ -141,6 +143,10 @@ class Machine:
         self._pool.close()
         self.sync.close()
 
+    async def snapshot(self, name: str | None = None, *, diff: bool = False) -> Snapshot:
+        """As `firkin.Machine.snapshot`. Cancelled, it ends once what was begun is undone."""
+        return Snapshot(await made(lambda: self.sync.snapshot(name, diff=diff), _remove))
+
     async def copy_across(self, source: str, other: Machine, target: str, *, follow: bool = False) -> Copied:
         """Copy a file or folder of this guest into another machine's; owners are kept, and nothing is written here.
 
@@ -233,3 +239,7 @@ class Machine:
                 return await process.result(stdin=stdin or b"", timeout_s=left, max_output=max_output)
             except ExecTimeout:
                 raise ExecTimeout(f"{process.argv[0]}: still running after {timeout_s:g} s; killed") from None
+
+
+def _remove(made: blocking_snapshot.Snapshot) -> None:
+    made.remove()

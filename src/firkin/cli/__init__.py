@@ -33,6 +33,7 @@ VERBS = {
     "console": "firkin.cli.console:console",
     "kernel": "firkin.cli.kernel:kernel",
     "image": "firkin.cli.image:image",
+    "snapshot": "firkin.cli.snapshot:snapshot",
     "stats": "firkin.cli.stats:stats",
     "top": "firkin.cli.stats:top",
     "tour": "firkin.cli.tour:tour",

@@ -8,16 +8,20 @@ from __future__ import annotations
 
 import os
 import shutil
+from contextlib import suppress
 from pathlib import Path
 
 import msgspec
 
+from firkin.errors import EngineError
+from firkin.fcapi.instance import Vm, VmState
 from firkin.net import links
 from firkin.net.forwarding import SysctlChange
 from firkin.net.plan import LinkPlan, NetworkPlan, decode_address, encode_address
 from firkin.store.journal import Journal
 from firkin.vmm import console as consoles
 from firkin.vmm import process as vmm_process
+from firkin.vmm.boot import API_SOCKET, Call
 
 
 class Change(msgspec.Struct, frozen=True, tag_field="kind"):
@@ -95,7 +99,29 @@ class KeeperUp(Change, frozen=True, tag="keeper"):
         consoles.end(self.machine_id, Path(self.run))
 
 
-AnyChange = Folder | NetworkUp | SysctlSet | LinkUp | EngineUp | KeeperUp
+class Held(Change, frozen=True, tag="held"):
+    """A machine that stands still while it is saved; afterwards it goes on, unless it `stood` before."""
+
+    run: str
+    stood: bool
+
+    def do(self) -> None:
+        if not self.stood:
+            self._put(VmState.PAUSED)
+
+    def undo(self) -> None:
+        """Answered after what the engine is at, so whoever asked for a snapshot before us has no more of it to come."""
+        with suppress(EngineError, OSError):  # no engine: nobody stands still
+            self._put(VmState.PAUSED if self.stood else VmState.RESUMED)
+
+    def _put(self, state: VmState) -> None:
+        from firkin.vmm.client import ApiClient
+
+        with ApiClient(Path(self.run) / API_SOCKET) as api:
+            api.call(Call("PATCH", "/vm", Vm(state=state)))
+
+
+AnyChange = Held | Folder | NetworkUp | SysctlSet | LinkUp | EngineUp | KeeperUp
 
 
 class Ledger:
@@ -114,6 +140,11 @@ class Ledger:
         for entry in self._journal.newest_first(owner):
             change: AnyChange = msgspec.json.decode(entry.value, type=AnyChange, dec_hook=decode_address)
             change.undo()
+            self._journal.strike(entry.number)
+
+    def keep_all(self, owner: str) -> None:
+        """Let everything of this owner stand: it has become what was wanted."""
+        for entry in self._journal.newest_first(owner):
             self._journal.strike(entry.number)
 
     def owners(self) -> list[str]:

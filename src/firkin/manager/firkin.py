@@ -16,9 +16,11 @@ from firkin.spec import MachineSpec
 from firkin.store.images import Image
 from firkin.store.kernels import Kernel
 from firkin.store.machines import Lifetime, MachineRecord
+from firkin.store.snapshots import SnapshotRecord
 
 if TYPE_CHECKING:
     from firkin.manager.machine import Machine
+    from firkin.manager.snapshot import Snapshot
 
 
 class Firkin:
@@ -58,6 +60,22 @@ class Firkin:
             names = ", ".join(record.name for record in found)
             raise UsageError(f"{name!r} fits several machines: {names}", hint="give more of the id, or the name")
         return Machine(self.context, found[0].id, outlives=True)
+
+    def snapshots(self) -> list[SnapshotRecord]:
+        """All snapshots, oldest first."""
+        return self.context.snapshots.all()
+
+    def snapshot(self, name: str) -> Snapshot:
+        """The snapshot of that name or id prefix.
+
+        Raises:
+            NotFound: there is none.
+            UsageError: the prefix fits several.
+        """
+        from firkin.manager import snapshots
+        from firkin.manager.snapshot import Snapshot
+
+        return Snapshot(self.context, snapshots.find(self.context, name).id)
 
     def engine(self) -> str:
         """Which VMM this host gets: `firecracker` or `firkin-vmm`."""

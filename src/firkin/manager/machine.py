@@ -27,6 +27,7 @@ from firkin.vmm import console
 
 if TYPE_CHECKING:
     from firkin.manager.logs import LogLine, Moment
+    from firkin.manager.snapshot import Snapshot
     from firkin.manager.stats import Stats
 
 AGENT_TIMEOUT_S = 10.0
@@ -103,6 +104,20 @@ class Machine(GuestPrograms, GuestAccess, GuestFiles):
 
         with Meter(self.process(), self.run_folder) as meter:
             return meter.read()
+
+    def snapshot(self, name: str | None = None, *, diff: bool = False) -> Snapshot:
+        """Save devices, memory and layer as they are now. A machine that runs stands still for a moment and goes on.
+
+        With `diff`, only what this fork wrote since it was forked: that snapshot is its parent.
+
+        Raises:
+            UsageError: the machine does not run, the name will not do, or there is nothing to be a difference from.
+            NoSpace: the disk is full; nothing is left, and the machine goes on.
+        """
+        from firkin.manager import snapshots
+        from firkin.manager.snapshot import Snapshot
+
+        return Snapshot(self._context, snapshots.create(self._context, self, name=name, diff=diff).id)
 
     def reach(self) -> Path:
         """The VMM's socket, through which the guest's vsock ports are reached.

@@ -98,8 +98,20 @@ def _heal_orphans(context: Context) -> None:
     for owner in context.journal.owners():
         if owner.startswith("network:"):
             _sweep_network(context, owner.removeprefix("network:"))
+        elif owner.startswith("snapshot:"):
+            _heal_snapshot(context, owner)
         elif owner not in known:
             context.ledger.undo_all(owner)
+
+
+def _heal_snapshot(context: Context, owner: str) -> None:
+    """Undo what whoever made, merged or removed a snapshot did not finish; its machine goes on."""
+    lock = try_lock(context.snapshot_lock(owner.removeprefix("snapshot:")))
+    if lock is not None:
+        try:
+            context.ledger.undo_all(owner)
+        finally:
+            os.close(lock)
 
 
 def _sweep_network(context: Context, network: str) -> None:

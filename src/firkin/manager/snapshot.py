@@ -1,0 +1,61 @@
+"""A handle on one snapshot."""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import Self
+
+from firkin.errors import NotFound
+from firkin.manager import snapshots
+from firkin.manager.context import Context
+from firkin.manager.snapshot_files import Files, Sizes, sizes
+from firkin.store.snapshots import SnapshotRecord
+
+
+class Snapshot:
+    """One snapshot of the store. As a context manager it is removed at the end of its scope."""
+
+    def __init__(self, context: Context, snapshot_id: str) -> None:
+        self._context = context
+        self.id = snapshot_id
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.remove()
+
+    @property
+    def record(self) -> SnapshotRecord:
+        """The row as it is now.
+
+        Raises:
+            NotFound: the snapshot was removed.
+        """
+        record = self._context.snapshots.get(self.id)
+        if record is None:
+            raise NotFound("snapshot", self.id)
+        return record
+
+    @property
+    def name(self) -> str:
+        return self.record.name
+
+    @property
+    def sizes(self) -> Sizes:
+        """What it takes."""
+        return sizes(Files.of(self._context.paths, self.id))
+
+    def verify(self) -> list[str]:
+        """What is wrong with its files and with those of the snapshots it is a difference from; empty if nothing is."""
+        return snapshots.verify(self._context, self.record)
+
+    def remove(self) -> None:
+        """Remove it with its files. Machines that were forked from it go on.
+
+        Raises:
+            UsageError: other snapshots are differences from it.
+        """
+        record = self._context.snapshots.get(self.id)
+        if record is not None:
+            snapshots.remove(self._context, record)
