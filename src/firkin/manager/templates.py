@@ -39,14 +39,13 @@ ANYWHERE = LinkPlan(
 )  # fmt: skip
 
 
-def serves(spec: MachineSpec, image: Image) -> bool:
-    """Whether a machine like this can come from a template.
+def serves(spec: MachineSpec) -> bool:
+    """Whether a machine like this may come from a template.
 
-    A program or variables of the user's own are theirs: the program should begin anew in each machine, and either may
-    hold secrets, which have no business in a file that outlives the machine. An image's own init goes on booting long
-    after the agent answers.
+    A program or variables of the user's own are theirs: the program is to begin anew in each machine, and either may
+    hold secrets, which have no business in a file that outlives the machine.
     """
-    return not spec.command and not spec.env and image.config.init is None
+    return not spec.command and not spec.env
 
 
 def key(spec: MachineSpec, engine: str, kernel: Kernel, image: Image) -> str:

@@ -68,13 +68,7 @@ def test_another_qemu_is_another_engine(tmp_path: Path, monkeypatch: pytest.Monk
     assert key(MachineSpec()) != before
 
 
-@pytest.mark.parametrize(
-    ("spec", "image", "serves"),
-    [
-        (MachineSpec(), IMAGE, True),
-        (MachineSpec(command=("sleep", "1")), IMAGE, False),
-        (MachineSpec(env={"TOKEN": "secret"}), IMAGE, False),
-    ],
-)
-def test_what_is_a_persons_own_is_booted(spec: MachineSpec, image: Image, serves: bool) -> None:
-    assert templates.serves(spec) is serves
+def test_what_is_a_persons_own_is_booted() -> None:
+    assert templates.serves(MachineSpec(name="web", memory_mib=512))
+    assert not templates.serves(MachineSpec(command=("sleep", "1")))
+    assert not templates.serves(MachineSpec(env={"TOKEN": "secret"}))
