@@ -7,30 +7,22 @@ What only the machine's identity shapes (name, address, keys) is left out: a for
 from __future__ import annotations
 
 import hashlib
-import logging
 import os
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Interface
 from pathlib import Path
 
 import firkin
 from firkin.agent.initrd import base_archive, render_config
-from firkin.errors import EngineError, FirkinError, GuestError
-from firkin.host.lock import try_lock
-from firkin.manager import snapshots
 from firkin.manager.context import Context
 from firkin.manager.guest import guest_config
-from firkin.manager.machine import Machine
-from firkin.manager.snapshot_files import Files, sizes
 from firkin.net.plan import LinkPlan
 from firkin.spec import MachineSpec
 from firkin.store.images import Image
 from firkin.store.kernels import Kernel
 from firkin.store.snapshots import SnapshotRecord
 from firkin.vmm import backend, boot
-
-log = logging.getLogger("firkin")
 
 # Stands for whatever place a machine has: what a fork is told anew.
 ANYWHERE = LinkPlan(
@@ -78,65 +70,9 @@ def _marks(programs: Iterable[str]) -> Iterable[str]:
         yield f"{program} {entry.st_size} {entry.st_mtime_ns}"
 
 
-@dataclass(frozen=True, slots=True)
-class Templates:
-    """The templates of one home."""
-
-    context: Context
-
-    def find(self, wanted: str) -> SnapshotRecord | None:
-        """The template of that key, noted as used now."""
-        record = self.context.snapshots.template(wanted)
-        if record is not None:
-            self.context.snapshots.touch(record.id)
-        return record
-
-    def leave(self, machine: Machine, wanted: str) -> SnapshotRecord | None:
-        """Make a template of a machine in which nobody has done anything yet; it stands still for that moment.
-
-        Nobody waits for a template: one that another firkin is making is left to it, and one that cannot be made is
-        told to the log.
-        """
-        lock = try_lock(self.context.paths.locks / f"template-{wanted[:16]}")
-        if lock is None:
-            return None
-        try:
-            if self.context.snapshots.template(wanted) is not None:
-                return None
-            name = f"template-{wanted[:12]}"
-            made = snapshots.create(self.context, machine, name=name, template=wanted, seal=False)
-            self.evict(keep=made.id)
-        except FirkinError as error:
-            log.warning("no template was kept: %s", error)
-            return None
-        finally:
-            os.close(lock)
-        return made
-
-    def drop(self, record: SnapshotRecord, why: Exception) -> None:
-        """Forget a template from which no machine came."""
-        log.warning("template %s is dropped: %s", record.name, why)
-        snapshots.remove(self.context, record)
-
-    def all(self) -> list[SnapshotRecord]:
-        """The one used last comes first."""
-        found = (record for record in self.context.snapshots.all() if record.template is not None)
-        return sorted(found, key=lambda record: record.used_at, reverse=True)
-
-    def evict(self, *, keep: str) -> None:
-        """Remove those used longest ago, until the rest takes no more than the settings allow."""
-        room = self.context.settings.templates_mib * 2**20
-        needed = {keep, *self._needed()}
-        for record in self.all():
-            room -= sizes(Files.of(self.context.paths, record.id)).disk
-            if room < 0 and record.id not in needed:
-                snapshots.remove(self.context, record)
-
-    def _needed(self) -> Iterable[str]:
-        """Those that give back nothing, or that something else is made of."""
-        yield from (record.snapshot for record in self.context.machines.all() if record.snapshot)
-        yield from (record.parent for record in self.context.snapshots.all() if record.parent)
-        yield from (pool.snapshot for pool in self.context.pools.all())
-
-
-UNUSABLE = (EngineError, GuestError)  # what a template that cannot be loaded, or whose guest is not well, ends in
+def find(context: Context, wanted: str) -> SnapshotRecord | None:
+    """The template of that key, noted as used now."""
+    record = context.snapshots.template(wanted)
+    if record is not None:
+        context.snapshots.touch(record.id)
+    return record
