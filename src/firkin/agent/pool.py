@@ -11,12 +11,15 @@ from firkin.agent.mux import MAX_STREAMS
 
 
 class AgentPool:
-    """Hands out connections with room for one more program. Safe to use from several threads."""
+    """Hands out connections with room for one more program. Safe to use from several threads.
 
-    def __init__(self, connect: Callable[[], AgentConnection]) -> None:
+    `first` is a connection that is there already.
+    """
+
+    def __init__(self, connect: Callable[[], AgentConnection], first: AgentConnection | None = None) -> None:
         self._connect = connect
         self._lock = threading.Lock()
-        self._reserved: dict[AgentConnection, int] = {}
+        self._reserved: dict[AgentConnection, int] = {} if first is None else {first: 0}
 
     @contextmanager
     def room(self) -> Iterator[AgentConnection]:

@@ -39,9 +39,15 @@ class Machine(GuestPrograms, GuestAccess, GuestFiles):
     unless it was there before (`get`) or was to outlive us (`detach`): then it is only hung up on."""
 
     def __init__(
-        self, context: Context, machine_id: str, *, session: int | None = None, outlives: bool = False
+        self,
+        context: Context,
+        machine_id: str,
+        *,
+        session: int | None = None,
+        outlives: bool = False,
+        agent: AgentConnection | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__(agent)
         self._context = context
         self.id = machine_id
         self._session = session  # descriptor of the session lock, if the machine ends with us
