@@ -13,6 +13,7 @@ from firkin.manager.context import Context
 from firkin.manager.machine import Machine
 from firkin.manager.start import Start, carry_out, join_network, make_folders, start_engine
 from firkin.paths import VSOCK_SOCKET
+from firkin.spec import MachineSpec
 from firkin.store.machines import Lifetime, MachineRecord, State
 from firkin.store.snapshots import SnapshotRecord
 from firkin.vmm import restore
@@ -30,17 +31,20 @@ class Fork(Start):
     files: restore.Files
 
 
-def new_record(snapshot: SnapshotRecord, name: str | None, lifetime: Lifetime) -> MachineRecord:
+def new_record(
+    snapshot: SnapshotRecord, name: str | None, lifetime: Lifetime, spec: MachineSpec | None = None
+) -> MachineRecord:
+    spec = spec or snapshot.spec
     machine_id = secrets.token_hex(6)
-    base = snapshot.spec.name or snapshot.spec.image.split(":")[0]
+    base = spec.name or spec.image.split(":")[0]
     return MachineRecord(
         id=machine_id,
         name=name or f"{base[:54]}-{machine_id[:8]}",
         state=State.STARTING,
-        spec=snapshot.spec,
+        spec=spec,
         lifetime=lifetime,
         engine=snapshot.engine,
-        network=snapshot.spec.network,
+        network=spec.network,
         snapshot=snapshot.id,
     )
 
@@ -80,14 +84,17 @@ def fork(
     name: str | None = None,
     lifetime: Lifetime = Lifetime.KEPT,
     outlives: bool = False,
+    spec: MachineSpec | None = None,
 ) -> Machine:
     """Start a machine from a snapshot and wait until its agent answers. On any failure everything is undone.
+
+    `spec` is what the machine goes by where the snapshot is a template: one that boots to the same.
 
     Raises:
         NameTaken: nothing was touched.
         HostError, EngineError, GuestError: a step failed.
     """
-    record = new_record(snapshot, name, lifetime)
+    record = new_record(snapshot, name, lifetime, spec)
     folder = context.paths.snapshot_home(snapshot.id)
     under_way = Fork(
         context=context,

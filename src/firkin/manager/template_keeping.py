@@ -1,4 +1,4 @@
-"""How templates come and go: left by the first machine of their kind, removed when they take too much or do not work."""
+"""How templates come and go: left by the first machine of their kind, removed when they take too much or fail."""
 
 from __future__ import annotations
 

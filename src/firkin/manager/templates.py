@@ -7,7 +7,6 @@ What only the machine's identity shapes (name, address, keys) is left out: a for
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Iterable
 from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Interface
@@ -66,7 +65,7 @@ def _hash(*parts: str | bytes) -> str:
 def _marks(programs: Iterable[str]) -> Iterable[str]:
     """What changes when a program is replaced: asking it for its version takes longer than a fork."""
     for program in programs:
-        entry = os.stat(program)
+        entry = Path(program).stat()
         yield f"{program} {entry.st_size} {entry.st_mtime_ns}"
 
 

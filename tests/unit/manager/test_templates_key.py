@@ -17,9 +17,7 @@ from firkin.store.kernels import Kernel
 KERNEL = Kernel(
     name="build", provider="build", version="6.1", source="s", digest="aa" * 32, modules_digest=None, size_bytes=1
 )
-IMAGE = Image(
-    name="busybox", tag="latest", digest="bb" * 32, filesystem="squashfs", config=ImageConfig(), size_bytes=1
-)
+IMAGE = Image(name="busybox", tag="latest", digest="bb" * 32, filesystem="squashfs", config=ImageConfig(), size_bytes=1)
 
 
 def key(spec: MachineSpec, kernel: Kernel = KERNEL, image: Image = IMAGE, engine: str = "firkin-vmm") -> str:
@@ -32,7 +30,9 @@ def config(**changes: object) -> Image:
 
 def test_identity_and_place_do_not_matter() -> None:
     plain = key(MachineSpec(image="busybox"))
-    assert key(MachineSpec(image="busybox:latest", name="web", network="lab", boot_timeout_s=5, kernel="build")) == plain
+    assert (
+        key(MachineSpec(image="busybox:latest", name="web", network="lab", boot_timeout_s=5, kernel="build")) == plain
+    )
 
 
 @pytest.mark.parametrize(
