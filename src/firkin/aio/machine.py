@@ -39,7 +39,7 @@ class Machine:
     def __init__(self, machine: blocking.Machine) -> None:
         self.sync = machine
         self.id = machine.id
-        self._pool = Pool(machine.reach)
+        self._pool = Pool(machine.reach, machine.expect_awake)
 
     async def __aenter__(self) -> Self:
         return self
@@ -168,6 +168,8 @@ class Machine:
     ssh_argv = threaded(blocking.Machine.ssh_argv)
     ssh_config = threaded(blocking.Machine.ssh_config)
     process = threaded(blocking.Machine.process)
+    pause = threaded(blocking.Machine.pause)
+    resume = threaded(blocking.Machine.resume)
     stop = threaded(blocking.Machine.stop)
     kill = threaded(blocking.Machine.kill)
     settle = threaded(blocking.Machine.settle)

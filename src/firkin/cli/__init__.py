@@ -21,6 +21,8 @@ VERBS = {
     "inspect": "firkin.cli.machine:inspect",
     "logs": "firkin.cli.machine:logs",
     "wait": "firkin.cli.machine:wait",
+    "pause": "firkin.cli.machine:pause",
+    "resume": "firkin.cli.machine:resume",
     "stop": "firkin.cli.machine:stop",
     "kill": "firkin.cli.machine:kill",
     "rm": "firkin.cli.machine:rm",

@@ -99,6 +99,11 @@ class KeeperUp(Change, frozen=True, tag="keeper"):
         consoles.end(self.machine_id, Path(self.run))
 
 
+class Frozen(Change, frozen=True, tag="frozen"):
+    """A guest that may stand still though the store says that it runs. `pausing.thaw` lets it go on; with its engine
+    nothing of it is left."""
+
+
 class Held(Change, frozen=True, tag="held"):
     """A machine that stands still while it is saved; afterwards it goes on, unless it `stood` before."""
 
@@ -121,7 +126,7 @@ class Held(Change, frozen=True, tag="held"):
             api.call(Call("PATCH", "/vm", Vm(state=state)))
 
 
-AnyChange = Held | Folder | NetworkUp | SysctlSet | LinkUp | EngineUp | KeeperUp
+AnyChange = Held | Frozen | Folder | NetworkUp | SysctlSet | LinkUp | EngineUp | KeeperUp
 
 
 class Ledger:
@@ -141,6 +146,10 @@ class Ledger:
             change: AnyChange = msgspec.json.decode(entry.value, type=AnyChange, dec_hook=decode_address)
             change.undo()
             self._journal.strike(entry.number)
+
+    def drop(self, owner: str, kind: type[Change]) -> None:
+        """Changes of this kind are over: there is nothing to undo any more."""
+        self._journal.strike_kind(owner, str(kind.__struct_config__.tag))
 
     def keep_all(self, owner: str) -> None:
         """Let everything of this owner stand: it has become what was wanted."""
