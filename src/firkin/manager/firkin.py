@@ -104,7 +104,9 @@ class Firkin:
         )
 
     def run(self, spec: MachineSpec, *, lifetime: Lifetime = Lifetime.KEPT, outlives: bool = False) -> Machine:
-        """Boot a machine and wait until its agent answers. One that `outlives` its handle is not removed by `with`.
+        """Start a machine and wait until its agent answers. One that `outlives` its handle is not removed by `with`.
+
+        It is forked from the template of its kind; the first of its kind boots, and leaves one (docs/forks.md).
 
         On any failure, Ctrl-C included, everything is undone before the error leaves.
 
@@ -112,20 +114,14 @@ class Firkin:
             InvalidSpec, NotFound, NameTaken: the request cannot be met; nothing was touched.
             HostError, EngineError, GuestError: a step failed.
         """
-        # Loaded here: listing machines needs neither.
-        from firkin.manager import launch, networks, start
+        from firkin.manager.running import Order
 
         spec.check(host_memory_mib=host_memory_mib())
         engine, kernel, image = self.engine(), self.kernel(spec.kernel), self.image(spec.image)
         refuse_command_under_init(spec, image)
-        boot = launch.Launch(
-            context=self.context,
-            record=launch.new_record(spec, lifetime, engine, spec.network),
-            network=networks.plan(self.context, spec.network),
-            kernel=kernel,
-            image=image,
-        )
-        return start.carry_out(boot, launch.BOOT, outlives=outlives)
+        return Order(
+            self.context, spec, engine=engine, kernel=kernel, image=image, lifetime=lifetime, outlives=outlives
+        ).carry_out()
 
 
 def refuse_command_under_init(spec: MachineSpec, image: Image) -> None:
