@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 class GuestPrograms(ABC):
     """The part of a machine's handle that is about programs. They run on connections that are held."""
 
-    def __init__(self) -> None:
-        self._agents = AgentPool(self._connect, self.expect_awake)
+    def __init__(self, agent: AgentConnection | None = None) -> None:
+        self._agents = AgentPool(self._connect, self.expect_awake, agent)
 
     @abstractmethod
     def _connect(self) -> AgentConnection:
