@@ -28,6 +28,7 @@ VERBS = {
     "rm": "firkin.cli.machine:rm",
     "exec": "firkin.cli.shell:exec_",
     "cp": "firkin.cli.copy:cp",
+    "fork": "firkin.cli.fork:fork",
     "attach": "firkin.cli.shell:attach",
     "ssh": "firkin.cli.ssh:ssh",
     "ssh-config": "firkin.cli.ssh:ssh_config",

@@ -63,6 +63,22 @@ def create(
     return sealed(context, record) if seal else record
 
 
+@contextmanager
+def passing(context: Context, machine: Machine) -> Iterator[tuple[SnapshotRecord, Files]]:
+    """A snapshot for this scope alone, which the store never lists; forks made in the scope go on after it.
+
+    Raises:
+        UsageError, NoSpace, EngineError: as `create`.
+    """
+    snapshot_id = secrets.token_hex(6)
+    with making(context, snapshot_id):
+        with locked(context.machine_lock(machine.id)):
+            record = _describe(context, machine, snapshot_id, None, None, diff=False)
+            _save(context, machine, record, diff=False)
+            context.ledger.drop(owner_of(snapshot_id), Saving)
+        yield record, Files.of(context.paths, snapshot_id)
+
+
 def owner_of(snapshot_id: str) -> str:
     """Under which name a snapshot's changes stand in the journal."""
     return f"snapshot:{snapshot_id}"
@@ -109,6 +125,7 @@ def _describe(
         kernel_digest=kernel,
         image_digest=image,
         mac=machine.link.mac,
+        sshd=machine.has_sshd,
         parent=_parent(context, of) if diff else None,
         origin=of.snapshot,
         template=template,
