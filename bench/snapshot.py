@@ -24,13 +24,14 @@ from firkin.agent.initrd import GuestConfig, build_initrd
 from firkin.engine.qemu_argv import Guest, qemu_argv
 from firkin.engine.qemu_disks import Disk
 from firkin.engine.qmp import Qmp
-from firkin.engine.snapshot import device_state, sparse
+from firkin.engine.snapshot import device_state
 from firkin.engine.snapshot import format as state_file
 from firkin.engine.snapshot.saved import SavedMachine
 from firkin.fcapi.boot import BootSource
 from firkin.fcapi.drives import Drive
 from firkin.fcapi.instance import Action, ActionType, Vm, VmState
 from firkin.fcapi.snapshot import MemBackend, MemBackendType, SnapshotCreate, SnapshotLoad, SnapshotType
+from firkin.host import sparse
 from firkin.host.unix import connect_unix
 from firkin.host.wait import wait_until
 from firkin.manager.context import Context

@@ -24,7 +24,6 @@ pytestmark = pytest.mark.live
 
 MIB = 1 << 20
 RESTORE = "Load snapshot error: Failed to restore from snapshot: "
-TEST_HOME = os.environ.get("FIRKIN_TEST_HOME", "")
 GUEST_ADDRESS = "10.77.0.2"
 
 

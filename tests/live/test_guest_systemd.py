@@ -152,8 +152,10 @@ def test_every_way_down_from_inside_ends_the_machine(firkin: Firkin, kernel: str
 def test_the_agent_ends_the_machine_in_order(firkin: Firkin, how: str) -> None:
     with boot(firkin, "build") as machine:
         up(machine)
-        script = "trap 'echo \"<2>ended in order\" > /dev/kmsg; exit' TERM; while :; do sleep 0.1; done"
+        trap = "trap 'echo \"<2>ended in order\" > /dev/kmsg; exit' TERM; touch /run/trapped"
+        script = f"{trap}; while :; do sleep 0.1; done"
         machine.exec("systemd-run", "--unit", "witness", "sh", "-c", script, check=True)
+        assert wait_until(lambda: machine.fs.exists("/run/trapped"), timeout_s=20)
         with machine.agent() as agent:
             getattr(agent, how)()
         assert ended(machine, 20)

@@ -18,7 +18,7 @@ from firkin.agent.client import AgentConnection, connect
 from firkin.agent.hello import HelloListener
 from firkin.agent.initrd import GuestConfig, GuestFile, build_initrd
 from firkin.agent.messages import ExecRefused, Hello
-from firkin.errors import AgentError
+from firkin.errors import AgentError, ExecTimeout
 
 pytestmark = pytest.mark.live
 
@@ -105,8 +105,8 @@ def test_the_machine_ends_when_it_is_asked_to(booted: Booted, verb: str) -> None
     assert booted.vmm.wait(30) == 0
 
 
-def test_disconnecting_kills_and_leaves_no_zombie(booted: Booted) -> None:
-    with booted.agent() as guest, pytest.raises(AgentError, match="still running"):
+def test_a_timeout_kills_and_leaves_no_zombie(booted: Booted) -> None:
+    with booted.agent() as guest, pytest.raises(ExecTimeout, match="still running"):
         guest.run("sh", "-c", "sleep 61 & sleep 62", timeout_s=0.5)
     with booted.agent() as guest:
         deadline = time.monotonic() + 10

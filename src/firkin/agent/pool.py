@@ -11,12 +11,21 @@ from firkin.agent.mux import MAX_STREAMS
 
 
 class AgentPool:
-    """Hands out connections with room for one more program. Safe to use from several threads."""
+    """Hands out connections with room for one more program. Safe to use from several threads.
 
-    def __init__(self, connect: Callable[[], AgentConnection]) -> None:
+    `check` raises where a request would be in vain; `first` is a connection that is there already.
+    """
+
+    def __init__(
+        self,
+        connect: Callable[[], AgentConnection],
+        check: Callable[[], None],
+        first: AgentConnection | None = None,
+    ) -> None:
         self._connect = connect
+        self._check = check
         self._lock = threading.Lock()
-        self._reserved: dict[AgentConnection, int] = {}
+        self._reserved: dict[AgentConnection, int] = {} if first is None else {first: 0}
 
     @contextmanager
     def room(self) -> Iterator[AgentConnection]:
@@ -25,6 +34,7 @@ class AgentPool:
         Raises:
             AgentError: the agent does not answer.
         """
+        self._check()
         connection = self._reserve()
         try:
             yield connection

@@ -55,6 +55,7 @@ if TYPE_CHECKING:
     from firkin.aio.opening import get as get
     from firkin.aio.opening import run as run
     from firkin.aio.process import Process as Process
+    from firkin.aio.snapshot import Snapshot as Snapshot
 
 _HOME = {
     "GuestFs": "firkin.aio.files",
@@ -63,6 +64,7 @@ _HOME = {
     "get": "firkin.aio.opening",
     "Machine": "firkin.aio.machine",
     "Process": "firkin.aio.process",
+    "Snapshot": "firkin.aio.snapshot",
     "function": "firkin.aio.function",
     "Function": "firkin.aio.function",
     "Firkin": "firkin.aio.opening",

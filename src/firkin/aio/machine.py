@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
@@ -17,9 +18,11 @@ from firkin.agent.process import MAX_OUTPUT, REPLY_TIMEOUT_S, ExecResult
 from firkin.aio.files import GuestFs
 from firkin.aio.pool import Pool
 from firkin.aio.process import Process
-from firkin.aio.threads import in_thread, threaded, threaded_iterator
+from firkin.aio.snapshot import Snapshot
+from firkin.aio.threads import in_thread, made, threaded, threaded_iterator
 from firkin.errors import ExecTimeout, GuestError
 from firkin.manager import machine as blocking
+from firkin.manager import snapshot as blocking_snapshot
 from firkin.spec import Environment
 
 if TYPE_CHECKING:
@@ -37,7 +40,7 @@ class Machine:
     def __init__(self, machine: blocking.Machine) -> None:
         self.sync = machine
         self.id = machine.id
-        self._pool = Pool(machine.reach)
+        self._pool = Pool(machine.reach, machine.expect_awake)
 
     async def __aenter__(self) -> Self:
         return self
@@ -141,6 +144,10 @@ class Machine:
         self._pool.close()
         self.sync.close()
 
+    async def snapshot(self, name: str | None = None, *, diff: bool = False) -> Snapshot:
+        """As `firkin.Machine.snapshot`. Cancelled, it ends once what was begun is undone."""
+        return Snapshot(await made(lambda: self.sync.snapshot(name, diff=diff), _remove))
+
     async def copy_across(self, source: str, other: Machine, target: str, *, follow: bool = False) -> Copied:
         """Copy a file or folder of this guest into another machine's; owners are kept, and nothing is written here.
 
@@ -148,6 +155,10 @@ class Machine:
             GuestFileError: one of the guests cannot.
         """
         return await in_thread(lambda: self.sync.copy_across(source, other.sync, target, follow=follow))
+
+    async def fork(self, n: int = 1, *, names: Sequence[str] = (), detach: bool = False) -> list[Machine]:
+        """As `firkin.Machine.fork`. Cancelled, it ends once the forks that were begun are undone."""
+        return await forked(lambda: self.sync.fork(n, names=names, detach=detach))
 
     stats = threaded(blocking.Machine.stats)
     top = threaded(blocking.Machine.top)
@@ -162,6 +173,8 @@ class Machine:
     ssh_argv = threaded(blocking.Machine.ssh_argv)
     ssh_config = threaded(blocking.Machine.ssh_config)
     process = threaded(blocking.Machine.process)
+    pause = threaded(blocking.Machine.pause)
+    resume = threaded(blocking.Machine.resume)
     stop = threaded(blocking.Machine.stop)
     kill = threaded(blocking.Machine.kill)
     settle = threaded(blocking.Machine.settle)
@@ -233,3 +246,17 @@ class Machine:
                 return await process.result(stdin=stdin or b"", timeout_s=left, max_output=max_output)
             except ExecTimeout:
                 raise ExecTimeout(f"{process.argv[0]}: still running after {timeout_s:g} s; killed") from None
+
+
+def _remove(made: blocking_snapshot.Snapshot) -> None:
+    made.remove()
+
+
+async def forked(make: Callable[[], list[blocking.Machine]]) -> list[Machine]:
+    """Handles on what `make` answers."""
+    return [Machine(machine) for machine in await made(make, _remove_all)]
+
+
+def _remove_all(machines: list[blocking.Machine]) -> None:
+    for machine in machines:
+        machine.remove(force=True)

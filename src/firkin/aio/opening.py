@@ -8,6 +8,7 @@ from types import TracebackType
 from typing import Self
 
 from firkin.aio.machine import Machine
+from firkin.aio.snapshot import Snapshot
 from firkin.aio.threads import made, threaded
 from firkin.manager import firkin as blocking
 from firkin.manager import machine, opening
@@ -76,12 +77,23 @@ class Firkin:
         """As `firkin.Firkin.run`. Cancelled, it ends once what was begun is undone."""
         return Machine(await made(lambda: self.sync.run(spec, lifetime=lifetime, outlives=outlives), _remove))
 
+    async def snapshot(self, name: str) -> Snapshot:
+        """The snapshot of that name or id prefix.
+
+        Raises:
+            NotFound: there is none.
+            UsageError: the prefix fits several.
+        """
+        return Snapshot(await self._snapshot(name))
+
     records = threaded(blocking.Firkin.records)
+    snapshots = threaded(blocking.Firkin.snapshots)
     engine = threaded(blocking.Firkin.engine)
     kernel = threaded(blocking.Firkin.kernel)
     image = threaded(blocking.Firkin.image)
     close = threaded(blocking.Firkin.close)
     _machine = threaded(blocking.Firkin.machine)
+    _snapshot = threaded(blocking.Firkin.snapshot)
 
 
 def _remove(made: machine.Machine) -> None:

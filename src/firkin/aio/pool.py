@@ -22,8 +22,9 @@ class Pool:
     Nothing is awaited between the choice of a connection and the request on it, so its room needs no reservation.
     """
 
-    def __init__(self, reach: Callable[[], Path]) -> None:
+    def __init__(self, reach: Callable[[], Path], check: Callable[[], None]) -> None:
         self._reach = reach  # the VMM's socket, if the machine runs
+        self._check = check  # raises where a request would be in vain
         self._loop: asyncio.AbstractEventLoop | None = None
 
     async def start(self, call: Call, timeout_s: float = START_TIMEOUT_S) -> Process:
@@ -37,6 +38,7 @@ class Pool:
     async def connection(self) -> Connection:
         """A connection that takes one more stream, now."""
         self._settle()
+        self._check()
         if (found := self._find()) is not None:
             return found
         async with self._connecting:

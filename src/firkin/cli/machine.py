@@ -1,4 +1,4 @@
-"""Verbs on machines that exist: ls, inspect, logs, wait, stop, kill, rm."""
+"""Verbs on machines that exist: ls, inspect, logs, wait, pause, resume, stop, kill, rm."""
 
 from __future__ import annotations
 
@@ -129,6 +129,20 @@ def wait(names: tuple[str, ...]) -> None:
         for name in names:
             code = firkin.machine(name).wait()
             click.echo("-" if code is None else code)
+
+
+@click.command()
+@NAMES
+def pause(names: tuple[str, ...]) -> int:
+    """Hold machines still: no processor time, memory kept."""
+    return each(names, lambda machine: machine.pause())
+
+
+@click.command()
+@NAMES
+def resume(names: tuple[str, ...]) -> int:
+    """Let paused machines go on."""
+    return each(names, lambda machine: machine.resume())
 
 
 @click.command()

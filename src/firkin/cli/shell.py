@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shlex
-import shutil
 import sys
 
 import click
@@ -16,7 +15,7 @@ from firkin.errors import ExecTimeout, InvalidSpec
 from firkin.manager.firkin import Firkin
 
 PASS_THROUGH = {"ignore_unknown_options": True, "allow_interspersed_args": False}
-PLAIN_SIZE = (80, 24)  # columns and lines of a terminal that does not say
+PLAIN_SIZE = (24, 80)  # where there is no terminal
 
 
 def interact(
@@ -58,7 +57,10 @@ def write_all(fd: int, data: bytes) -> None:
 
 def terminal_size() -> tuple[int, int]:
     """(rows, columns) of our terminal."""
-    size = shutil.get_terminal_size(PLAIN_SIZE)
+    try:
+        size = os.get_terminal_size(sys.stdin.fileno())
+    except OSError:
+        return PLAIN_SIZE
     return size.lines, size.columns
 
 

@@ -19,7 +19,6 @@ from firkin.errors import UsageError
 from firkin.manager.firkin import Firkin
 from firkin.manager.machine import Machine
 from firkin.manager.stats import Meter, Rates, Stats
-from firkin.store.machines import State
 
 TITLES = ("NAME", "CPU %", "HOST CPU %", "MEM USED / TOTAL", "HOST MEM", "DISK READ / WRITTEN", "NET IN / OUT", "TASKS")
 PROCESS_TITLES = ("PID", "USER", "STATE", "%CPU", "MEMORY", "TIME", "COMMAND")
@@ -78,7 +77,7 @@ class Watch:
         if not self._everybody:
             return
         for record in self._firkin.records():
-            if record.state is State.RUNNING and record.id not in self.newest:
+            if record.up and record.id not in self.newest:
                 with suppress(UsageError):  # it ended in this moment
                     self._add(self._firkin.machine(record.id))
 

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, TypeVar
 
 from firkin.errors import UsageError
 from firkin.host.netns import is_current, run_in
-from firkin.host.process import ProcessRef
 from firkin.host.wait import wait_until
 from firkin.manager import ssh
 from firkin.manager.context import Context
@@ -35,8 +34,8 @@ class GuestAccess(ABC):
         """The machine's row as it is now."""
 
     @abstractmethod
-    def process(self) -> ProcessRef:
-        """The engine's process; a UsageError when the machine does not run."""
+    def reach(self) -> Path:
+        """The VMM's socket; a UsageError when the machine does not run, or is paused."""
 
     @property
     def name(self) -> str:
@@ -107,7 +106,7 @@ class GuestAccess(ABC):
         from anywhere; `direct` chooses.
 
         Raises:
-            UsageError: the machine does not run, or its image has no SSH server.
+            UsageError: the machine does not run, is paused, or its image has no SSH server.
         """
         return ["ssh", *options, *ssh.options(self._ssh_access(direct=direct)), self.name, *command]
 
@@ -115,14 +114,14 @@ class GuestAccess(ABC):
         """A Host block of ssh_config(5), for `ssh -F`, scp, rsync, editors and Ansible.
 
         Raises:
-            UsageError: the machine does not run, or its image has no SSH server.
+            UsageError: the machine does not run, is paused, or its image has no SSH server.
         """
         return ssh.host_block(self._ssh_access())
 
     def _ssh_access(self, *, direct: bool | None = None) -> ssh.Access:
         from firkin.manager import keys
 
-        self.process()
+        self.reach()
         record, paths = self.record, self._context.paths
         if not self.has_sshd:
             raise UsageError(

@@ -8,16 +8,19 @@ from __future__ import annotations
 
 import os
 import shutil
+from contextlib import suppress
 from pathlib import Path
 
 import msgspec
 
+from firkin.errors import EngineError
 from firkin.net import links
 from firkin.net.forwarding import SysctlChange
 from firkin.net.plan import LinkPlan, NetworkPlan, decode_address, encode_address
 from firkin.store.journal import Journal
 from firkin.vmm import console as consoles
 from firkin.vmm import process as vmm_process
+from firkin.vmm.boot import API_SOCKET
 
 
 class Change(msgspec.Struct, frozen=True, tag_field="kind"):
@@ -95,7 +98,25 @@ class KeeperUp(Change, frozen=True, tag="keeper"):
         consoles.end(self.machine_id, Path(self.run))
 
 
-AnyChange = Folder | NetworkUp | SysctlSet | LinkUp | EngineUp | KeeperUp
+class Frozen(Change, frozen=True, tag="frozen"):
+    """A guest that may stand still though the store says that it runs. `pausing.thaw` lets it go on; with its engine
+    nothing of it is left."""
+
+
+class Saving(Change, frozen=True, tag="saving"):
+    """Files that an engine writes for somebody who may be gone. It answers one request after another, so once it has
+    answered ours it writes no more."""
+
+    run: str
+
+    def undo(self) -> None:
+        from firkin.vmm.client import ApiClient
+
+        with suppress(EngineError, OSError), ApiClient(Path(self.run) / API_SOCKET) as api:
+            api.info()
+
+
+AnyChange = Saving | Frozen | Folder | NetworkUp | SysctlSet | LinkUp | EngineUp | KeeperUp
 
 
 class Ledger:
@@ -114,6 +135,15 @@ class Ledger:
         for entry in self._journal.newest_first(owner):
             change: AnyChange = msgspec.json.decode(entry.value, type=AnyChange, dec_hook=decode_address)
             change.undo()
+            self._journal.strike(entry.number)
+
+    def drop(self, owner: str, kind: type[Change]) -> None:
+        """Changes of this kind are over: there is nothing to undo any more."""
+        self._journal.strike_kind(owner, str(kind.__struct_config__.tag))
+
+    def keep_all(self, owner: str) -> None:
+        """Let everything of this owner stand: it has become what was wanted."""
+        for entry in self._journal.newest_first(owner):
             self._journal.strike(entry.number)
 
     def owners(self) -> list[str]:

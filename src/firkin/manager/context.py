@@ -71,6 +71,10 @@ class Context:
         """Held while a machine changes its state."""
         return self.paths.locks / f"machine-{machine_id}"
 
+    def snapshot_lock(self, snapshot_id: str) -> Path:
+        """Held while a snapshot comes, goes or is merged."""
+        return self.paths.locks / f"snapshot-{snapshot_id}"
+
     def session_lock(self, machine_id: str) -> Path:
         """Held by the process with whose life a machine ends."""
         return self.paths.locks / f"session-{machine_id}"

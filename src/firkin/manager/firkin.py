@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Self
 
 from firkin import settings as settings_module
 from firkin.errors import NotFound, UsageError
-from firkin.host.lock import locked, try_lock
 from firkin.manager import reconcile
 from firkin.manager.context import Context
 from firkin.settings import Settings
@@ -16,9 +15,11 @@ from firkin.spec import MachineSpec
 from firkin.store.images import Image
 from firkin.store.kernels import Kernel
 from firkin.store.machines import Lifetime, MachineRecord
+from firkin.store.snapshots import SnapshotRecord
 
 if TYPE_CHECKING:
     from firkin.manager.machine import Machine
+    from firkin.manager.snapshot import Snapshot
 
 
 class Firkin:
@@ -59,6 +60,22 @@ class Firkin:
             raise UsageError(f"{name!r} fits several machines: {names}", hint="give more of the id, or the name")
         return Machine(self.context, found[0].id, outlives=True)
 
+    def snapshots(self) -> list[SnapshotRecord]:
+        """All snapshots, oldest first."""
+        return self.context.snapshots.all()
+
+    def snapshot(self, name: str) -> Snapshot:
+        """The snapshot of that name or id prefix.
+
+        Raises:
+            NotFound: there is none.
+            UsageError: the prefix fits several.
+        """
+        from firkin.manager import snapshots
+        from firkin.manager.snapshot import Snapshot
+
+        return Snapshot(self.context, snapshots.find(self.context, name).id)
+
     def engine(self) -> str:
         """Which VMM this host gets: `firecracker` or `firkin-vmm`."""
         from firkin.vmm import backend
@@ -96,33 +113,19 @@ class Firkin:
             HostError, EngineError, GuestError: a step failed.
         """
         # Loaded here: listing machines needs neither.
-        from firkin.manager import launch, networks
-        from firkin.manager.machine import Machine
+        from firkin.manager import launch, networks, start
 
         spec.check(host_memory_mib=host_memory_mib())
         engine, kernel, image = self.engine(), self.kernel(spec.kernel), self.image(spec.image)
         refuse_command_under_init(spec, image)
-        record = launch.new_record(spec, lifetime, engine, spec.network)
-        context = self.context
-        with locked(context.machine_lock(record.id)):
-            session = try_lock(context.session_lock(record.id)) if lifetime is Lifetime.SESSION else None
-            try:
-                context.machines.add(record)
-                launch.carry_out(
-                    launch.Launch(
-                        context=context,
-                        record=record,
-                        network=networks.plan(context, spec.network),
-                        kernel=kernel,
-                        image=image,
-                    )
-                )
-            except BaseException:  # Ctrl-C too: undone, then passed on
-                reconcile.remove(context, record)
-                if session is not None:
-                    os.close(session)
-                raise
-        return Machine(context, record.id, session=session, outlives=outlives)
+        boot = launch.Launch(
+            context=self.context,
+            record=launch.new_record(spec, lifetime, engine, spec.network),
+            network=networks.plan(self.context, spec.network),
+            kernel=kernel,
+            image=image,
+        )
+        return start.carry_out(boot, launch.BOOT, outlives=outlives)
 
 
 def refuse_command_under_init(spec: MachineSpec, image: Image) -> None:

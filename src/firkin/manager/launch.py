@@ -1,79 +1,34 @@
-"""From a spec to a machine that answers: a list of steps, each of which says what it did; one way back for all."""
+"""From a spec to a machine that answers: the steps of a cold boot."""
 
 from __future__ import annotations
 
 import secrets
-import time
-from collections.abc import Callable
-from contextlib import ExitStack
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass
 
 from firkin.agent.hello import HelloListener
 from firkin.agent.initrd import build_initrd
 from firkin.errors import BootTimeout, GuestError
 from firkin.host.files import write_atomic
-from firkin.host.process import ProcessRef
-from firkin.manager import keys, networks, ssh
-from firkin.manager.changes import EngineUp, Folder, KeeperUp
-from firkin.manager.context import Context
+from firkin.manager import keys, ssh
 from firkin.manager.ending import complaint
 from firkin.manager.guest import guest_config
-from firkin.net.plan import LinkPlan, NetworkPlan
+from firkin.manager.start import Start, join_network, make_folders, start_engine
 from firkin.paths import VSOCK_SOCKET
-from firkin.progress import step
 from firkin.spec import MachineSpec
 from firkin.store.images import Image
 from firkin.store.kernels import Kernel
 from firkin.store.machines import Lifetime, MachineRecord, State
-from firkin.vmm import backend, boot
-from firkin.vmm.process import Station, open_api, spawn, tail
+from firkin.vmm import boot
+from firkin.vmm.process import open_api, tail
 
 
 @dataclass(kw_only=True)
-class Launch:
-    """One boot under way: what it was given, and what the steps have added so far."""
+class Launch(Start):
+    """One boot under way."""
 
-    context: Context
-    record: MachineRecord
-    network: NetworkPlan
     kernel: Kernel
     image: Image
-    began: float = field(default_factory=time.perf_counter)
-    timeline: dict[str, float] = field(default_factory=dict)
-    link: LinkPlan | None = None
-    engine: ProcessRef | None = None
     listener: HelloListener | None = None
-    cleanup: ExitStack = field(default_factory=ExitStack)  # what only the boot needs
-
-    @property
-    def run(self) -> Path:
-        return self.context.paths.machine_run(self.record.id)
-
-    @property
-    def home(self) -> Path:
-        return self.context.paths.machine_home(self.record.id)
-
-    @property
-    def station(self) -> Station:
-        return Station(
-            netns=self.network.netns,
-            run=self.run,
-            console=self.context.console(self.record.id),
-            engine_log=self.home / "engine.log",
-        )
-
-    def leased(self) -> LinkPlan:
-        assert self.link is not None  # join_network ran
-        return self.link
-
-    def spawned(self) -> ProcessRef:
-        assert self.engine is not None  # start_engine ran
-        return self.engine
-
-    def mark(self, phase: str) -> None:
-        """Note when a phase ended, in milliseconds since the launch began."""
-        self.timeline[phase] = round((time.perf_counter() - self.began) * 1000, 1)
 
 
 def new_record(spec: MachineSpec, lifetime: Lifetime, engine: str, network: str) -> MachineRecord:
@@ -88,29 +43,6 @@ def new_record(spec: MachineSpec, lifetime: Lifetime, engine: str, network: str)
         engine=engine,
         network=network,
     )
-
-
-def make_folders(launch: Launch) -> None:
-    """Private folders for logs and for boot files."""
-    launch.home.mkdir(parents=True, exist_ok=True, mode=0o700)
-    launch.station.engine_log.touch()
-    launch.context.ledger.do(launch.record.id, Folder(str(launch.run)))
-
-
-def start_engine(launch: Launch) -> None:
-    """Spawn the VMM and its console's keeper; it starts up while the steps after this one work."""
-    launch.context.ledger.do(launch.record.id, KeeperUp(launch.record.id, str(launch.run)))
-    launch.context.ledger.do(launch.record.id, EngineUp(launch.record.id))
-    launch.engine = spawn(
-        backend.argv(launch.record.engine, launch.record.id, launch.station.engine_log), launch.station
-    )
-    launch.context.machines.update(launch.record.id, pid=launch.engine.pid, pid_started=launch.engine.started)
-
-
-def join_network(launch: Launch) -> None:
-    """Lease an address; namespace, bridge and tap."""
-    launch.link = networks.join(launch.context, launch.network, launch.record.id)
-    launch.context.machines.update(launch.record.id, address=str(launch.link.guest.ip))
 
 
 def write_boot_files(launch: Launch) -> None:
@@ -161,10 +93,8 @@ def await_agent(launch: Launch) -> None:
     }
 
 
-Step = Callable[[Launch], None]
-
 # namespace → engine → everything that can be done while it starts → boot
-BOOT: tuple[tuple[str, Step], ...] = (
+BOOT = (
     ("folders", make_folders),
     ("network", join_network),
     ("engine spawned", start_engine),
@@ -172,15 +102,3 @@ BOOT: tuple[tuple[str, Step], ...] = (
     ("instance started", configure_and_start),
     ("agent ready", await_agent),
 )
-
-
-def carry_out(launch: Launch) -> MachineRecord:
-    """Run the steps. The caller holds the machine's lock and undoes everything if one of them fails."""
-    with launch.cleanup:
-        for phase, act in BOOT:
-            with step(f"{launch.record.name}: {phase}"):
-                act(launch)
-            launch.mark(phase)
-    return launch.context.machines.update(
-        launch.record.id, state=State.RUNNING, started_at=time.time(), timeline=launch.timeline
-    )

@@ -6,13 +6,13 @@ import functools
 import math
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from firkin.agent.client import AgentConnection, connect
-from firkin.errors import FirkinError, GuestError, NotFound, UsageError
+from firkin.errors import EngineError, FirkinError, GuestError, NotFound, UsageError
 from firkin.host.lock import locked
 from firkin.host.process import ProcessRef
 from firkin.host.wait import wait_until
@@ -22,11 +22,12 @@ from firkin.manager.context import Context
 from firkin.manager.files import GuestFiles
 from firkin.manager.programs import GuestPrograms
 from firkin.paths import VSOCK_SOCKET
-from firkin.store.machines import MachineRecord, State
+from firkin.store.machines import Lifetime, MachineRecord, State
 from firkin.vmm import console
 
 if TYPE_CHECKING:
     from firkin.manager.logs import LogLine, Moment
+    from firkin.manager.snapshot import Snapshot
     from firkin.manager.stats import Stats
 
 AGENT_TIMEOUT_S = 10.0
@@ -38,13 +39,20 @@ class Machine(GuestPrograms, GuestAccess, GuestFiles):
     unless it was there before (`get`) or was to outlive us (`detach`): then it is only hung up on."""
 
     def __init__(
-        self, context: Context, machine_id: str, *, session: int | None = None, outlives: bool = False
+        self,
+        context: Context,
+        machine_id: str,
+        *,
+        session: int | None = None,
+        outlives: bool = False,
+        agent: AgentConnection | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__(agent)
         self._context = context
         self.id = machine_id
         self._session = session  # descriptor of the session lock, if the machine ends with us
         self._outlives = outlives
+        self._paused = False  # maybe: the store knows
         if session is not None:
             sessions.add(self)
 
@@ -89,7 +97,7 @@ class Machine(GuestPrograms, GuestAccess, GuestFiles):
             UsageError: the machine does not run.
         """
         record = self.record
-        if record.state is not State.RUNNING or record.process is None or not record.process.alive():
+        if not record.up or record.process is None or not record.process.alive():
             raise UsageError(f"machine {record.name!r} is not running", hint=f"firkin ls; firkin logs {record.name}")
         return record.process
 
@@ -104,14 +112,58 @@ class Machine(GuestPrograms, GuestAccess, GuestFiles):
         with Meter(self.process(), self.run_folder) as meter:
             return meter.read()
 
+    def snapshot(self, name: str | None = None, *, diff: bool = False) -> Snapshot:
+        """Save devices, memory and layer as they are now. A machine that runs stands still for a moment and goes on.
+
+        With `diff`, only what this fork wrote since it was forked: that snapshot is its parent.
+
+        Raises:
+            UsageError: the machine does not run, the name will not do, or there is nothing to be a difference from.
+            NoSpace: the disk is full; nothing is left, and the machine goes on.
+        """
+        from firkin.manager import snapshots
+        from firkin.manager.snapshot import Snapshot
+
+        return Snapshot(self._context, snapshots.create(self._context, self, name=name, diff=diff).id)
+
+    def fork(self, n: int = 1, *, names: Sequence[str] = (), detach: bool = False) -> list[Machine]:
+        """Make `n` more machines that go on from where this one is, each with its own name, address, keys and random
+        numbers. This one stands still for a moment, and runs on.
+
+        `names` has one for each; without, they are made up. All of them are there, or none. As with `firkin.run` they
+        are removed when this process ends, or with `detach` outlive it.
+
+        Raises:
+            InvalidSpec, NameTaken, UsageError: it cannot be done; nothing was touched.
+            HostError, EngineError, GuestError: a step failed; all forks were undone.
+        """
+        from firkin.manager import fork
+
+        lifetime = Lifetime.KEPT if detach else Lifetime.SESSION
+        return fork.fork_machine(self._context, self, n, names=names, lifetime=lifetime, outlives=detach)
+
     def reach(self) -> Path:
         """The VMM's socket, through which the guest's vsock ports are reached.
 
         Raises:
-            UsageError: the machine does not run.
+            UsageError: the machine does not run, or is paused.
         """
         self.process()
+        self._paused = True  # as far as we know
+        self.expect_awake()
         return self.run_folder / VSOCK_SOCKET
+
+    def expect_awake(self) -> None:
+        """Nobody answers in a guest that stands still. Costs nothing where this handle has no reason to think it does.
+
+        Raises:
+            UsageError: the machine is paused.
+        """
+        if self._paused:
+            record = self.record
+            if record.state is State.PAUSED:
+                raise UsageError(f"machine {record.name!r} is paused", hint=f"firkin resume {record.name}")
+            self._paused = False
 
     def _connect(self) -> AgentConnection:
         return connect(self.reach(), AGENT_TIMEOUT_S)
@@ -162,10 +214,42 @@ class Machine(GuestPrograms, GuestAccess, GuestFiles):
         speaks = console.speaks(self.record.process, self.run_folder)
         return None if speaks else exit_code(tail(self.console_log))
 
+    def pause(self) -> None:
+        """Hold the guest still: it takes no processor time and keeps its memory. With `resume` it goes on where it was.
+
+        A paused machine stays paused.
+
+        Raises:
+            UsageError: the machine does not run.
+            EngineError: the VMM does not answer.
+        """
+        from firkin.manager import pausing
+
+        self._change(pausing.pause)
+        self._paused = True
+
+    def resume(self) -> None:
+        """Let a paused guest go on; one that runs already does.
+
+        Raises:
+            UsageError: the machine does not run.
+            EngineError: the VMM does not answer.
+        """
+        from firkin.manager import pausing
+
+        self._change(pausing.resume)
+
+    def _change(self, how: Callable[[Context, MachineRecord], None]) -> None:
+        """Do something to a machine that is up, while nobody else does."""
+        with locked(self._context.machine_lock(self.id)):
+            self.process()
+            how(self._context, self.record)
+
     def stop(self, *, timeout_s: float = STOP_TIMEOUT_S) -> None:
-        """Shut the guest down in order; after `timeout_s` seconds without success, kill its engine."""
+        """Shut the guest down in order; after `timeout_s` seconds without success, kill its engine. A paused one is
+        resumed for that."""
         engine, deadline = self.process(), time.monotonic() + timeout_s
-        if timeout_s > 0 and self._asked_to_reboot(timeout_s):
+        if timeout_s > 0 and self._went_on() and self._asked_to_reboot(timeout_s):
             wait_until(lambda: not engine.alive(), timeout_s=deadline - time.monotonic())
         self._end(reconcile.stop)
 
@@ -185,9 +269,20 @@ class Machine(GuestPrograms, GuestAccess, GuestFiles):
             UsageError: it runs, and `force` is not set.
         """
         record = self._context.machines.get(self.id)
-        if record is not None and record.state is State.RUNNING and not force:
-            raise UsageError(f"machine {record.name!r} is running", hint=f"firkin stop {record.name}, or rm --force")
+        if record is not None and record.up and not force:
+            raise UsageError(
+                f"machine {record.name!r} is {record.state}", hint=f"firkin stop {record.name}, or rm --force"
+            )
         self._end(reconcile.remove)
+
+    def _went_on(self) -> bool:
+        """Whether the guest can be asked anything."""
+        if self.record.state is State.PAUSED:
+            try:
+                self.resume()
+            except EngineError:
+                return False  # the caller kills
+        return True
 
     def _asked_to_reboot(self, timeout_s: float) -> bool:
         """Whether the guest took it in time. A reset is how a Firecracker machine ends: there is no power button."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from firkin.manager.changes import LinkUp, NetworkUp, SysctlSet
 from firkin.manager.context import Context
 from firkin.net.forwarding import network_changes
-from firkin.net.links import create_network
+from firkin.net.links import create_network, is_up
 from firkin.net.plan import LinkPlan, NetworkPlan, plan_link, plan_network
 
 
@@ -24,10 +24,10 @@ def join(context: Context, network: NetworkPlan, machine_id: str) -> LinkPlan:
     with context.network_locked(network.name):
         owner = owner_of(network.name)
         slot = context.leases.take(network.name, machine_id)
-        if context.ledger.holds(owner):
-            create_network(network)  # idempotent: completes what a process that was killed left half-made
-        else:
+        if not context.ledger.holds(owner):
             _bring_up(context, owner, network)
+        elif not is_up(network):
+            create_network(network)  # completes what a process that was killed left half-made
         link = plan_link(network, slot)
         context.ledger.do(machine_id, LinkUp(link))
     return link

@@ -21,12 +21,16 @@ if TYPE_CHECKING:
 class GuestPrograms(ABC):
     """The part of a machine's handle that is about programs. They run on connections that are held."""
 
-    def __init__(self) -> None:
-        self._agents = AgentPool(self._connect)
+    def __init__(self, agent: AgentConnection | None = None) -> None:
+        self._agents = AgentPool(self._connect, self.expect_awake, agent)
 
     @abstractmethod
     def _connect(self) -> AgentConnection:
         """A new connection to the guest's agent."""
+
+    @abstractmethod
+    def expect_awake(self) -> None:
+        """Refuse, with a UsageError, to ask a guest of which this handle knows that it cannot answer."""
 
     @contextmanager
     def agent(self) -> Iterator[AgentConnection]:

@@ -13,6 +13,7 @@ from firkin.manager.context import Context
 from firkin.paths import METRICS
 from firkin.store.machines import Lifetime, MachineRecord, State
 
+FROZEN = "frozen"  # kind of the change, told without loading all kinds
 MAX_METRICS_BYTES = 1 << 20  # three hours
 
 
@@ -36,12 +37,23 @@ def _heal(context: Context, record: MachineRecord) -> None:
     """Bring one machine, whose lock the caller holds, to a state that is true."""
     if record.state in (State.CREATED, State.STARTING):
         remove(context, record)  # its maker died before it answered: nobody knows of it
-    elif record.state is State.RUNNING and _should_end(context, record):
+    elif record.up and _should_end(context, record):
         stop(context, record)
-    elif record.state is State.RUNNING:
+    elif record.up:
+        _thaw(context, record)
         _trim_metrics(context, record)
         if record.process is not None:
             context.console(record.id).keep(record.process)
+
+
+def _thaw(context: Context, record: MachineRecord) -> None:
+    """Let it go on if whoever held it still died, before or after it did."""
+    if not context.journal.holds(record.id, FROZEN):
+        return
+    from firkin.manager import pausing
+
+    with suppress(EngineError):  # it hangs: whoever wants something of it is told, and the next command tries again
+        pausing.thaw(context, record)
 
 
 def _trim_metrics(context: Context, record: MachineRecord) -> None:
@@ -98,8 +110,20 @@ def _heal_orphans(context: Context) -> None:
     for owner in context.journal.owners():
         if owner.startswith("network:"):
             _sweep_network(context, owner.removeprefix("network:"))
+        elif owner.startswith("snapshot:"):
+            _heal_snapshot(context, owner)
         elif owner not in known:
             context.ledger.undo_all(owner)
+
+
+def _heal_snapshot(context: Context, owner: str) -> None:
+    """Undo what whoever made, merged or removed a snapshot did not finish; its machine goes on."""
+    lock = try_lock(context.snapshot_lock(owner.removeprefix("snapshot:")))
+    if lock is not None:
+        try:
+            context.ledger.undo_all(owner)
+        finally:
+            os.close(lock)
 
 
 def _sweep_network(context: Context, network: str) -> None:

@@ -36,6 +36,13 @@ def create_network(plan: NetworkPlan) -> None:
     netns.inside(plan.netns, lambda: _create_here(plan))
 
 
+def is_up(plan: NetworkPlan) -> bool:
+    """Whether `create_network` has nothing left to do."""
+    if plan.netns is not None and not netns.exists(plan.netns):
+        return False
+    return netns.inside(plan.netns, lambda: _is_up_here(plan))
+
+
 def delete_network(plan: NetworkPlan) -> None:
     """Everything that `create_network` made. Taps on the bridge must be gone in `host` mode; in `own` they go too."""
     if plan.netns is None:
@@ -111,8 +118,20 @@ def _create_here(plan: NetworkPlan) -> None:
         if plan.host_address is not None:
             rtnl.add_address("lo", plan.host_address)
             rtnl.change("lo", up=True)
-    own = plan.mode is NetworkMode.OWN
-    sysctl.write("net/ipv4/ip_forward" if own else f"net/ipv4/conf/{plan.bridge}/forwarding", "1")
+    sysctl.write(_forwarding(plan), "1")  # last: says that all of it is there
+
+
+def _is_up_here(plan: NetworkPlan) -> bool:
+    key = _forwarding(plan)
+    if not sysctl.known(key) or sysctl.read(key) != "1" or not nft.tables().issuperset(firewall.tables(plan.bridge)):
+        return False
+    with Rtnl() as rtnl:
+        found = rtnl.link(plan.bridge)
+    return found is not None and found.up and found.alias == mark_of(plan.name)
+
+
+def _forwarding(plan: NetworkPlan) -> str:
+    return f"net/ipv4/{'ip_forward' if plan.mode is NetworkMode.OWN else f'conf/{plan.bridge}/forwarding'}"
 
 
 def _delete_here(plan: NetworkPlan) -> None:

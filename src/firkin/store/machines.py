@@ -21,6 +21,7 @@ class State(StrEnum):
     CREATED = "created"
     STARTING = "starting"
     RUNNING = "running"
+    PAUSED = "paused"
     STOPPED = "stopped"
 
 
@@ -50,6 +51,11 @@ class MachineRecord(msgspec.Struct, frozen=True, kw_only=True):
     created_at: float = msgspec.field(default_factory=time.time)
     started_at: float | None = None
     stopped_at: float | None = None
+
+    @property
+    def up(self) -> bool:
+        """Whether its engine should be there."""
+        return self.state in (State.RUNNING, State.PAUSED)
 
     @property
     def process(self) -> ProcessRef | None:

@@ -67,6 +67,7 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
             kernel_digest TEXT NOT NULL,
             image_digest TEXT NOT NULL,
             mac TEXT NOT NULL,
+            sshd INTEGER NOT NULL,
             parent TEXT REFERENCES snapshots (id),
             origin TEXT,
             template TEXT UNIQUE,

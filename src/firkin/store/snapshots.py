@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from firkin.errors import NameTaken
+from firkin.errors import NameTaken, NotFound, UsageError
 from firkin.spec import MachineSpec
 from firkin.store.db import Database
 
@@ -27,6 +27,7 @@ class SnapshotRecord(msgspec.Struct, frozen=True, kw_only=True):
     kernel_digest: str
     image_digest: str
     mac: str  # of the guest's interface, as the snapshot has it
+    sshd: bool = False  # whether its image has an SSH server that knows our key
     parent: str | None = None  # the snapshot whose memory this one is a difference from
     origin: str | None = None  # the snapshot that its machine was forked from
     template: str | None = None  # key of a template that `run` made for itself; None for a person's own
@@ -46,12 +47,15 @@ class Snapshots:
 
         Raises:
             NameTaken: another snapshot goes by that name, or is the template of the same key.
+            NotFound: its parent went meanwhile.
         """
         row = {key: _plain(value) for key, value in msgspec.structs.asdict(record).items()}
         names, marks = ", ".join(row), ", ".join(f":{key}" for key in row)
         try:
             self._db.connection.execute(f"INSERT INTO snapshots ({names}) VALUES ({marks})", row)
         except sqlite3.IntegrityError as error:
+            if error.sqlite_errorname == "SQLITE_CONSTRAINT_FOREIGNKEY":
+                raise NotFound("snapshot", record.parent or "") from error
             hint = f"firkin snapshot rm {record.name}, or choose another name"
             raise NameTaken(f"snapshot {record.name!r}: the name is taken", hint=hint) from error
 
@@ -83,7 +87,22 @@ class Snapshots:
         """Note that it was used now."""
         self._db.connection.execute("UPDATE snapshots SET used_at = ? WHERE id = ?", (time.time(), snapshot_id))
 
+    def seal(self, snapshot_id: str, digests: dict[str, str]) -> None:
+        """Note what its files hold."""
+        self._db.connection.execute("UPDATE snapshots SET digests = ? WHERE id = ?", (_plain(digests), snapshot_id))
+
     def remove(self, snapshot_id: str) -> None:
+        """Forget it.
+
+        Raises:
+            UsageError: others are differences from it.
+        """
+        if names := [child.name for child in self.children(snapshot_id)]:
+            record = self.get(snapshot_id)
+            raise UsageError(
+                f"snapshot {record.name if record else snapshot_id!r}: differences from it: {', '.join(names)}",
+                hint=f"firkin snapshot rm {' '.join(names)}",
+            )
         self._db.connection.execute("DELETE FROM snapshots WHERE id = ?", (snapshot_id,))
 
     def _one(self, condition: str, value: str) -> SnapshotRecord | None:
@@ -97,6 +116,7 @@ def _plain(value: Any) -> Any:
 
 def _record(row: sqlite3.Row) -> SnapshotRecord:
     values = dict(row)
+    values["sshd"] = bool(values["sshd"])
     values["spec"] = msgspec.json.decode(values["spec"], type=MachineSpec)
     values["digests"] = msgspec.json.decode(values["digests"], type=dict[str, str])
     return SnapshotRecord(**values)

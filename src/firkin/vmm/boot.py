@@ -24,6 +24,7 @@ from firkin.spec import MachineSpec
 API_SOCKET = "api.sock"
 INITRD = "initrd.cpio"
 GUEST_CID = 3
+NIC = "eth0"
 
 # A triple fault ends the machine on every engine; `panic=-1` makes a panic do the same at once.
 BOOT_ARGS = "console=ttyS0 reboot=t panic=-1 quiet"
@@ -49,7 +50,7 @@ def vm_config(spec: MachineSpec, parts: Parts) -> VmConfig:
         ),
         drives=(Drive(drive_id="rootfs", path_on_host=str(parts.root), is_root_device=True, is_read_only=True),),
         machine_config=MachineConfiguration(vcpu_count=spec.vcpus, mem_size_mib=spec.memory_mib),
-        network_interfaces=(NetworkInterface(iface_id="eth0", host_dev_name=parts.tap, guest_mac=parts.mac),),
+        network_interfaces=(NetworkInterface(iface_id=NIC, host_dev_name=parts.tap, guest_mac=parts.mac),),
         vsock=Vsock(guest_cid=GUEST_CID, uds_path=VSOCK_SOCKET),
         metrics=MetricsConfig(metrics_path=METRICS),
     )

@@ -17,11 +17,11 @@ from firkin.engine.snapshot import format as state_file
 from firkin.engine.snapshot.files import Draft
 from firkin.engine.snapshot.memory import GuestMemory
 from firkin.engine.snapshot.saved import SavedMachine
-from firkin.engine.snapshot.sparse import write_all
 from firkin.engine.vmm import Vmm
 from firkin.errors import EngineError
 from firkin.fcapi.instance import InstanceState
 from firkin.fcapi.snapshot import SnapshotCreate, SnapshotType
+from firkin.host.sparse import write_all
 
 _RUNNING = "Operation not allowed: save/restore unavailable while running"
 _UNSAVED = "Operation not allowed: Devices without snapshot support are present: "

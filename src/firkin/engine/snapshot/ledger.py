@@ -6,7 +6,7 @@ from array import array
 from collections.abc import Iterator
 
 from firkin.engine.snapshot.pagemap import PAGE_SIZE
-from firkin.engine.snapshot.sparse import Extent
+from firkin.host.sparse import Extent
 
 
 class Ledger:

@@ -17,7 +17,7 @@ from firkin.engine.exits import ignoring
 from firkin.engine.snapshot import reseed
 from firkin.engine.snapshot.ledger import Ledger
 from firkin.engine.snapshot.pagemap import ENTRY_SIZE, PAGE_SIZE, own_pages
-from firkin.engine.snapshot.sparse import Extent, copy, data_extents, write_all
+from firkin.host.sparse import Extent, copy, data_extents, write_all
 
 _CHUNK = 1 << 20
 _MFD_HUGE_2MB = 21 << 26

@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator
 
-from firkin.engine.snapshot.sparse import Extent
+from firkin.host.sparse import Extent
 
 PAGE_SIZE = 4096
 ENTRY_SIZE = 8  # of /proc/PID/pagemap, for each page

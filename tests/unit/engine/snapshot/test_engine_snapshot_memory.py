@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from firkin.engine.snapshot.ledger import Ledger
 from firkin.engine.snapshot.memory import ForkedMemory, OwnMemory
 from firkin.engine.snapshot.pagemap import own_pages
-from firkin.engine.snapshot.sparse import Extent, copy, data_extents
+from firkin.host.sparse import Extent, copy, data_extents
 
 PAGE = 4096
 SIZE = 64 * PAGE

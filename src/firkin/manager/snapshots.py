@@ -1,0 +1,295 @@
+"""Snapshots: taken of a machine that hardly notices, checked, removed; each is whole or not there.
+
+What is made for one stands in the journal under `snapshot:ID` until its row is there, and its lock is held meanwhile:
+whoever finds the lock free and the journal not empty undoes the rest.
+"""
+
+from __future__ import annotations
+
+import errno
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import msgspec
+
+from firkin.errors import ApiFault, InvalidSpec, NameTaken, NoSpace, NotFound, UsageError
+from firkin.fcapi.config import VmConfig
+from firkin.fcapi.snapshot import SnapshotCreate, SnapshotType
+from firkin.host.lock import locked
+from firkin.manager import pausing
+from firkin.manager.changes import Folder, Saving
+from firkin.manager.context import Context
+from firkin.manager.machine import Machine
+from firkin.manager.snapshot_files import Files, check_pages, digests, merge
+from firkin.spec import NAME
+from firkin.store.machines import MachineRecord
+from firkin.store.snapshots import SnapshotRecord
+from firkin.vmm.boot import API_SOCKET, Call
+from firkin.vmm.client import ApiClient
+
+# Memory is written at the disk's pace; slower than this is no disk.
+SLOWEST_MIB_PER_S = 8
+PATIENCE_S = 60.0
+
+
+def create(
+    context: Context,
+    machine: Machine,
+    *,
+    name: str | None = None,
+    diff: bool = False,
+    template: str | None = None,
+    seal: bool = True,
+) -> SnapshotRecord:
+    """Save a running or paused machine; one that ran stands still for that moment only.
+
+    A `diff` holds what a fork wrote since it was forked; the snapshot it came from is its parent. Without `seal` the
+    digests of the files are left for later: they take longer than the pause.
+
+    Raises:
+        UsageError: the machine does not run, the name will not do, or there is nothing to be a difference from.
+        NoSpace: the disk is full; nothing is left, and the machine goes on.
+        EngineError: the VMM refused; likewise.
+    """
+    snapshot_id = secrets.token_hex(6)
+    with locked(context.machine_lock(machine.id)), making(context, snapshot_id):
+        record = _describe(context, machine, snapshot_id, name, template, diff=diff)
+        _save(context, machine, record, diff=diff)
+        with context.db.transaction():
+            context.snapshots.add(record)
+            context.ledger.keep_all(owner_of(snapshot_id))
+    return sealed(context, record) if seal else record
+
+
+@contextmanager
+def passing(context: Context, machine: Machine) -> Iterator[tuple[SnapshotRecord, Files]]:
+    """A snapshot for this scope alone, which the store never lists; forks made in the scope go on after it.
+
+    Raises:
+        UsageError, NoSpace, EngineError: as `create`.
+    """
+    snapshot_id = secrets.token_hex(6)
+    with making(context, snapshot_id):
+        with locked(context.machine_lock(machine.id)):
+            record = _describe(context, machine, snapshot_id, None, None, diff=False)
+            _save(context, machine, record, diff=False)
+            context.ledger.drop(owner_of(snapshot_id), Saving)
+        yield record, Files.of(context.paths, snapshot_id)
+
+
+def owner_of(snapshot_id: str) -> str:
+    """Under which name a snapshot's changes stand in the journal."""
+    return f"snapshot:{snapshot_id}"
+
+
+@contextmanager
+def making(context: Context, snapshot_id: str) -> Iterator[None]:
+    """Hold a snapshot's lock; what stands in its journal at the end, Ctrl-C included, is undone."""
+    with locked(context.snapshot_lock(snapshot_id)):
+        try:
+            yield
+        finally:
+            context.ledger.undo_all(owner_of(snapshot_id))
+
+
+def check_name(context: Context, name: str) -> str:
+    """A name that a new snapshot can have.
+
+    Raises:
+        InvalidSpec, NameTaken: it cannot.
+    """
+    if not NAME.fullmatch(name):
+        hint = "use lower-case letters, digits and dashes, 63 at most, starting with a letter or digit"
+        raise InvalidSpec(f"name: {name!r} is no name for a snapshot", hint=hint)
+    if any(found.name == name for found in context.snapshots.find(name)):
+        raise NameTaken(
+            f"snapshot {name!r}: the name is taken", hint=f"firkin snapshot rm {name}, or choose another name"
+        )
+    return name
+
+
+def _describe(
+    context: Context, machine: Machine, snapshot_id: str, name: str | None, template: str | None, *, diff: bool
+) -> SnapshotRecord:
+    machine.process()
+    of = machine.record
+    kernel, image = _blobs(context, of)
+    return SnapshotRecord(
+        id=snapshot_id,
+        name=check_name(context, name or f"{of.name[:50]}-{snapshot_id[:6]}"),
+        machine=of.name,
+        spec=of.spec,
+        engine=of.engine,
+        kernel_digest=kernel,
+        image_digest=image,
+        mac=machine.link.mac,
+        sshd=machine.has_sshd,
+        parent=_parent(context, of) if diff else None,
+        origin=of.snapshot,
+        template=template,
+    )
+
+
+def _blobs(context: Context, machine: MachineRecord) -> tuple[str, str]:
+    """Digests of kernel and image: of those it runs, whatever goes by their names today."""
+    if machine.snapshot and (origin := context.snapshots.get(machine.snapshot)):
+        return origin.kernel_digest, origin.image_digest
+    with ApiClient(context.paths.machine_run(machine.id) / API_SOCKET) as api:
+        config = msgspec.json.decode(api.call(Call("GET", "/vm/config", None)), type=VmConfig)
+    root = next(drive.path_on_host for drive in config.drives if drive.is_root_device)
+    return Path(config.boot_source.kernel_image_path).name, Path(root or "").name
+
+
+def _parent(context: Context, machine: MachineRecord) -> str:
+    """The snapshot whose memory the machine has mapped: what it wrote since is known exactly."""
+    hint = f"without --diff: firkin snapshot create {machine.name}"
+    if machine.snapshot is None:
+        why = "it was booted, not forked, so a difference would hold all its memory"
+        raise UsageError(f"machine {machine.name!r}: {why}", hint=hint)
+    if context.snapshots.get(machine.snapshot) is None:
+        raise UsageError(f"machine {machine.name!r}: the snapshot that it was forked from is gone", hint=hint)
+    return machine.snapshot
+
+
+def _save(context: Context, machine: Machine, record: SnapshotRecord, *, diff: bool) -> None:
+    files, owner = Files.of(context.paths, record.id), owner_of(record.id)
+    context.ledger.do(owner, Folder(str(files.folder)))
+    if diff:
+        check_pages(files.folder)
+    body = SnapshotCreate(
+        snapshot_type=SnapshotType.DIFF if diff else SnapshotType.FULL,
+        snapshot_path=str(files.state),
+        mem_file_path=str(files.memory),
+    )
+    context.ledger.do(owner, Saving(str(machine.run_folder)))
+    with ApiClient(machine.run_folder / API_SOCKET, timeout_s=_patience_s(record)) as api:
+        api.info()  # connects while the guest still runs
+        with pausing.held(context, machine.record):
+            try:
+                api.call(Call("PUT", "/snapshot/create", body))
+            except ApiFault as error:
+                raise _told(context, error) from error
+
+
+def _patience_s(record: SnapshotRecord) -> float:
+    return PATIENCE_S + record.spec.memory_mib / SLOWEST_MIB_PER_S
+
+
+def _told(context: Context, error: ApiFault) -> Exception:
+    if any(sign in error.fault_message for sign in ("No space left", "quota exceeded")):
+        return _full(context.paths.home)
+    return error
+
+
+def sealed(context: Context, record: SnapshotRecord) -> SnapshotRecord:
+    """The same with the digests of its files, taken now if they never were."""
+    if record.digests:
+        return record
+    found = digests(Files.of(context.paths, record.id))
+    context.snapshots.seal(record.id, found)
+    return msgspec.structs.replace(record, digests=found)
+
+
+def find(context: Context, name: str) -> SnapshotRecord:
+    """The snapshot of that name or id prefix.
+
+    Raises:
+        NotFound: there is none.
+        UsageError: the prefix fits several.
+    """
+    found = context.snapshots.find(name)
+    if not found:
+        raise NotFound("snapshot", name, hint="firkin snapshot ls")
+    if len(found) > 1:
+        names = ", ".join(record.name for record in found)
+        raise UsageError(f"{name!r} fits several snapshots: {names}", hint="give more of the id, or the name")
+    return found[0]
+
+
+def remove(context: Context, record: SnapshotRecord) -> None:
+    """Forget a snapshot and its files. Machines that were forked from it go on; removing twice is fine.
+
+    Raises:
+        UsageError: other snapshots are differences from it.
+    """
+    with making(context, record.id), context.db.transaction():
+        context.snapshots.remove(record.id)
+        # It is there: written down only to be undone, by us now or by the next firkin.
+        context.ledger.do(owner_of(record.id), Folder(str(Files.of(context.paths, record.id).folder)))
+
+
+def materialize(context: Context, record: SnapshotRecord) -> Files:
+    """What a machine is loaded from. A difference is merged with all that it differs from when this is first asked.
+
+    Raises:
+        NotFound: it was removed meanwhile.
+        NoSpace: the disk is full.
+    """
+    files = Files.of(context.paths, record.id)
+    if record.parent is None:
+        return files
+    if not files.whole.exists():
+        with making(context, record.id), room(context.paths.home):
+            _merge(context, record, files)
+    return Files(files.state, files.whole)
+
+
+def _merge(context: Context, record: SnapshotRecord, files: Files) -> None:
+    if context.snapshots.get(record.id) is None:
+        raise NotFound("snapshot", record.name)
+    if files.whole.exists():
+        return  # whoever held the lock before us made it
+    memories: list[Path] = []
+    for link in chain(context, record):
+        own = Files.of(context.paths, link.id)
+        memories = [own.whole] if own.whole.exists() else [*memories, own.memory]
+    draft = files.folder / "draft"
+    context.ledger.do(owner_of(record.id), Folder(str(draft)))
+    merge(memories[0], memories[1:], draft / "whole")
+    (draft / "whole").replace(files.whole)
+
+
+@contextmanager
+def room(where: Path) -> Iterator[None]:
+    """A full disk is told as such."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise _full(where) from error
+
+
+def _full(where: Path) -> NoSpace:
+    hint = "free some space (firkin snapshot ls), or choose another place"
+    return NoSpace(f"{where}: disk full; nothing was left behind", hint=hint)
+
+
+def verify(context: Context, record: SnapshotRecord) -> list[str]:
+    """What is wrong with a snapshot and those it needs; empty if nothing is."""
+    wrong = []
+    for link in chain(context, record):
+        files = Files.of(context.paths, link.id)
+        missing = [path.name for path in (files.state, files.memory) if not path.is_file()]
+        if missing:
+            wrong += [f"{link.name}: {name} is missing" for name in missing]
+        elif not link.digests:
+            wrong.append(f"{link.name}: no digests were taken")
+        else:
+            now = digests(files)
+            wrong += [
+                f"{link.name}: {name} was altered" for name in link.digests if now.get(name) != link.digests[name]
+            ]
+    return wrong
+
+
+def chain(context: Context, record: SnapshotRecord) -> list[SnapshotRecord]:
+    """The snapshots that make up one, from the full one to itself."""
+    links = [record]
+    while (parent := links[0].parent) is not None:
+        above = context.snapshots.get(parent)
+        assert above is not None  # the store refuses to let a parent go
+        links.insert(0, above)
+    return links
