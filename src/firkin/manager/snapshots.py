@@ -75,7 +75,7 @@ def passing(context: Context, machine: Machine) -> Iterator[tuple[SnapshotRecord
         with locked(context.machine_lock(machine.id)):
             record = _describe(context, machine, snapshot_id, None, None, diff=False)
             _save(context, machine, record, diff=False)
-            context.ledger.drop(owner_of(snapshot_id), Held)
+            context.ledger.drop(owner_of(snapshot_id), Saving)
         yield record, Files.of(context.paths, snapshot_id)
 
 
