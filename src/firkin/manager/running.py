@@ -27,10 +27,8 @@ class Order:
     engine: str
     kernel: Kernel
     image: Image
-    lifetime: Lifetime = Lifetime.KEPT
-    outlives: bool = False
 
-    def carry_out(self) -> Machine:
+    def carry_out(self, lifetime: Lifetime, *, outlives: bool) -> Machine:
         """The machine, by the shortest way; its agent answers. On any failure everything is undone.
 
         Raises:
@@ -38,42 +36,60 @@ class Order:
             HostError, EngineError, GuestError: a step failed.
         """
         if self.context.settings.cold or not templates.serves(self.spec):
-            return self.boot()
-        key = templates.key(self.spec, self.engine, self.kernel, self.image)
-        template = templates.find(self.context, key)
-        return (template and self._fork(template)) or self._boot_first(key)
+            return self._boot(lifetime, outlives=outlives)
+        template = templates.find(self.context, self._key)
+        machine = self._fork(template, lifetime, outlives=outlives) if template else None
+        return machine or self._boot_first(lifetime, outlives=outlives)
 
-    def boot(self) -> Machine:
-        """The long way."""
-        from firkin.manager import launch, networks, start
+    def template(self) -> SnapshotRecord:
+        """The template of this kind; where there is none a machine boots for it.
+
+        Raises:
+            HostError, EngineError, GuestError: it did not come about.
+        """
+        if template := templates.find(self.context, self._key):
+            return template
+        from firkin.manager import template_keeping
+
+        with self._boot(Lifetime.SESSION) as machine:
+            if self.image.config.init is not None:
+                template_keeping.settle(machine)
+            return template_keeping.make(self.context, machine, self._key)
+
+    @property
+    def _key(self) -> str:
+        return templates.key(self.spec, self.engine, self.kernel, self.image)
+
+    def _boot(self, lifetime: Lifetime, *, outlives: bool = False) -> Machine:
+        from firkin.manager import launch, networks, start  # a fork needs less
 
         boot = launch.Launch(
             context=self.context,
-            record=launch.new_record(self.spec, self.lifetime, self.engine, self.spec.network),
+            record=launch.new_record(self.spec, lifetime, self.engine, self.spec.network),
             network=networks.plan(self.context, self.spec.network),
             kernel=self.kernel,
             image=self.image,
         )
-        return start.carry_out(boot, launch.BOOT, outlives=self.outlives)
+        return start.carry_out(boot, launch.BOOT, outlives=outlives)
 
-    def _boot_first(self, key: str) -> Machine:
+    def _boot_first(self, lifetime: Lifetime, *, outlives: bool) -> Machine:
         """The first of its kind leaves a template. An image's own init goes on booting long after the agent answers."""
-        machine = self.boot()
+        machine = self._boot(lifetime, outlives=outlives)
         if self.image.config.init is None:
             from firkin.manager import template_keeping
 
             try:
-                template_keeping.leave(self.context, machine, key)
+                template_keeping.leave(self.context, machine, self._key)
             except BaseException:  # Ctrl-C: nobody gets to know of the machine
                 machine.remove(force=True)
                 raise
         return machine
 
-    def _fork(self, template: SnapshotRecord) -> Machine | None:
+    def _fork(self, template: SnapshotRecord, lifetime: Lifetime, *, outlives: bool) -> Machine | None:
         """None if no machine comes of it: the template is dropped then."""
         from firkin.manager.fork import fork
 
-        name, lifetime, outlives = self.spec.name, self.lifetime, self.outlives
+        name = self.spec.name
         try:
             return fork(self.context, template, name=name, spec=self.spec, lifetime=lifetime, outlives=outlives)
         except UNUSABLE as error:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import logging
 import os
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from pathlib import Path
 
-from firkin.errors import FirkinError
-from firkin.host.lock import try_lock
+from firkin.agent.messages import ExecRefused
+from firkin.errors import ExecTimeout, FirkinError
+from firkin.host.lock import locked, try_lock
 from firkin.manager import snapshots
 from firkin.manager.context import Context
 from firkin.manager.machine import Machine
@@ -17,6 +19,8 @@ from firkin.store.snapshots import SnapshotRecord
 
 log = logging.getLogger("firkin")
 
+SETTLE_S = 120.0  # a busy host emulates slowly
+
 
 def leave(context: Context, machine: Machine, key: str) -> None:
     """Make a template of a machine in which nobody has done anything yet; it stands still for that moment.
@@ -24,25 +28,52 @@ def leave(context: Context, machine: Machine, key: str) -> None:
     Nobody waits for a template: one that another firkin is making is left to it, and what keeps one from being made is
     told to the log.
     """
-    with _alone(context, key) as alone:
-        if not alone or context.snapshots.template(key) is not None:
-            return
-        try:
-            made = snapshots.create(context, machine, name=f"template-{key[:12]}", template=key, seal=False)
-            evict(context, keep=made.id)
-        except FirkinError as error:
-            log.warning("no template was kept: %s", error)
-
-
-@contextmanager
-def _alone(context: Context, key: str) -> Iterator[bool]:
-    """Whether in this scope nobody else makes the template of that key."""
-    lock = try_lock(context.paths.locks / f"template-{key[:12]}")
+    lock = try_lock(lock_path(context, key))
+    if lock is None:
+        return
     try:
-        yield lock is not None
+        _make(context, machine, key)
+    except FirkinError as error:
+        log.warning("no template was kept: %s", error)
     finally:
-        if lock is not None:
-            os.close(lock)
+        os.close(lock)
+
+
+def make(context: Context, machine: Machine, key: str) -> SnapshotRecord:
+    """The same where a template is what somebody waits for.
+
+    Raises:
+        HostError, EngineError: it cannot be made.
+    """
+    with locked(lock_path(context, key)):
+        return _make(context, machine, key)
+
+
+def _make(context: Context, machine: Machine, key: str) -> SnapshotRecord:
+    if found := context.snapshots.template(key):
+        return found
+    made = snapshots.create(context, machine, name=f"template-{key[:12]}", template=key, seal=False)
+    evict(context, keep=made.id)
+    return made
+
+
+def lock_path(context: Context, key: str) -> Path:
+    """Held by who makes the template of that key."""
+    return context.paths.locks / f"template-{key[:12]}"
+
+
+def settle(machine: Machine, *, timeout_s: float = SETTLE_S) -> None:
+    """Wait until systemd has started all that it starts. Of another init nobody can tell, and of one that never gets
+    there a template is better than none."""
+    deadline = time.monotonic() + timeout_s
+    while (left := deadline - time.monotonic()) > 0:
+        try:
+            said = machine.exec("systemctl", "is-system-running", "--wait", timeout_s=left).stdout.strip()
+        except (ExecRefused, ExecTimeout):
+            return
+        if said in (b"running", b"degraded", b"maintenance"):
+            return
+        time.sleep(0.1)  # it does not listen yet
 
 
 def drop(context: Context, record: SnapshotRecord, why: FirkinError) -> None:
