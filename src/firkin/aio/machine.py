@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
@@ -155,6 +156,10 @@ class Machine:
         """
         return await in_thread(lambda: self.sync.copy_across(source, other.sync, target, follow=follow))
 
+    async def fork(self, n: int = 1, *, names: Sequence[str] = (), detach: bool = False) -> list[Machine]:
+        """As `firkin.Machine.fork`. Cancelled, it ends once the forks that were begun are undone."""
+        return await forked(lambda: self.sync.fork(n, names=names, detach=detach))
+
     stats = threaded(blocking.Machine.stats)
     top = threaded(blocking.Machine.top)
     logs = threaded_iterator(blocking.Machine.logs)
@@ -245,3 +250,13 @@ class Machine:
 
 def _remove(made: blocking_snapshot.Snapshot) -> None:
     made.remove()
+
+
+async def forked(make: Callable[[], list[blocking.Machine]]) -> list[Machine]:
+    """Handles on what `make` answers."""
+    return [Machine(machine) for machine in await made(make, _remove_all)]
+
+
+def _remove_all(machines: list[blocking.Machine]) -> None:
+    for machine in machines:
+        machine.remove(force=True)

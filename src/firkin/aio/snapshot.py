@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
@@ -10,6 +11,7 @@ from firkin.aio.threads import in_thread, threaded
 from firkin.manager import snapshot as blocking
 
 if TYPE_CHECKING:
+    from firkin.aio.machine import Machine
     from firkin.manager.snapshot_files import Sizes
     from firkin.store.snapshots import SnapshotRecord
 
@@ -29,7 +31,14 @@ class Snapshot:
     ) -> None:
         await asyncio.shield(in_thread(self.sync.remove))
 
+    async def fork(self, n: int = 1, *, names: Sequence[str] = (), detach: bool = False) -> list[Machine]:
+        """As `firkin.Snapshot.fork`. Cancelled, it ends once the forks that were begun are undone."""
+        from firkin.aio.machine import forked  # whose module needs this one
+
+        return await forked(lambda: self.sync.fork(n, names=names, detach=detach))
+
     verify = threaded(blocking.Snapshot.verify)
+    export = threaded(blocking.Snapshot.export)
     remove = threaded(blocking.Snapshot.remove)
 
     @property

@@ -6,7 +6,7 @@ import functools
 import math
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
@@ -22,7 +22,7 @@ from firkin.manager.context import Context
 from firkin.manager.files import GuestFiles
 from firkin.manager.programs import GuestPrograms
 from firkin.paths import VSOCK_SOCKET
-from firkin.store.machines import MachineRecord, State
+from firkin.store.machines import Lifetime, MachineRecord, State
 from firkin.vmm import console
 
 if TYPE_CHECKING:
@@ -125,6 +125,22 @@ class Machine(GuestPrograms, GuestAccess, GuestFiles):
         from firkin.manager.snapshot import Snapshot
 
         return Snapshot(self._context, snapshots.create(self._context, self, name=name, diff=diff).id)
+
+    def fork(self, n: int = 1, *, names: Sequence[str] = (), detach: bool = False) -> list[Machine]:
+        """Make `n` more machines that go on from where this one is, each with its own name, address, keys and random
+        numbers. This one stands still for a moment, and runs on.
+
+        `names` has one for each; without, they are made up. All of them are there, or none. As with `firkin.run` they
+        are removed when this process ends, or with `detach` outlive it.
+
+        Raises:
+            InvalidSpec, NameTaken, UsageError: it cannot be done; nothing was touched.
+            HostError, EngineError, GuestError: a step failed; all forks were undone.
+        """
+        from firkin.manager import fork
+
+        lifetime = Lifetime.KEPT if detach else Lifetime.SESSION
+        return fork.fork_machine(self._context, self, n, names=names, lifetime=lifetime, outlives=detach)
 
     def reach(self) -> Path:
         """The VMM's socket, through which the guest's vsock ports are reached.
@@ -283,6 +299,10 @@ class Machine(GuestPrograms, GuestAccess, GuestFiles):
             record = self._context.machines.get(self.id)
             if record is not None:
                 how(self._context, record)
+        self.part()
+
+    def part(self) -> None:
+        """Give up the lock by which a machine of this session ends with it. The caller holds the machine's."""
         sessions.discard(self)
         if self._session is not None:
             os.close(self._session)

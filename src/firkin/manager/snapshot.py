@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from firkin.errors import NotFound
 from firkin.manager import snapshots
 from firkin.manager.context import Context
+from firkin.manager.machine import Machine
 from firkin.manager.snapshot_files import Files, Sizes, sizes
+from firkin.store.machines import Lifetime
 from firkin.store.snapshots import SnapshotRecord
 
 
@@ -46,9 +50,32 @@ class Snapshot:
         """What it takes."""
         return sizes(Files.of(self._context.paths, self.id))
 
+    def fork(self, n: int = 1, *, names: Sequence[str] = (), detach: bool = False) -> list[Machine]:
+        """Make `n` machines that go on from where this snapshot was taken; see `Machine.fork`.
+
+        Raises:
+            InvalidSpec, NameTaken: it cannot be done; nothing was touched.
+            HostError, EngineError, GuestError: a step failed; all forks were undone.
+        """
+        from firkin.manager import fork
+
+        lifetime = Lifetime.KEPT if detach else Lifetime.SESSION
+        return fork.fork_many(self._context, self.record, n, names=names, lifetime=lifetime, outlives=detach)
+
     def verify(self) -> list[str]:
         """What is wrong with its files and with those of the snapshots it is a difference from; empty if nothing is."""
         return snapshots.verify(self._context, self.record)
+
+    def export(self, path: Path, *, merge: bool = False) -> None:
+        """Write it and those it is a difference from into one tar file, compressed if its name ends with .zst; with
+        `merge` as one full snapshot.
+
+        Raises:
+            NoSpace, HostError: it cannot be written; nothing is left.
+        """
+        from firkin.manager.transport import export_to
+
+        export_to(self._context, self.record, path, merge=merge)
 
     def remove(self) -> None:
         """Remove it with its files. Machines that were forked from it go on.

@@ -74,8 +74,8 @@ class Database:
             self._all.add(connection)
         connection.row_factory = sqlite3.Row
         connection.execute("PRAGMA foreign_keys=ON")
-        # The kernel has each write when it returns, so `kill -9` loses none. A power cut may lose the last ones, but with
-        # it goes what they told of: processes, taps, namespaces.
+        # The kernel has each write when it returns, so `kill -9` loses none. A power cut may lose the last ones, and
+        # takes with it what they told of: processes, taps, namespaces.
         connection.execute("PRAGMA synchronous=NORMAL")
         return connection
 

@@ -67,6 +67,7 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
             kernel_digest TEXT NOT NULL,
             image_digest TEXT NOT NULL,
             mac TEXT NOT NULL,
+            sshd INTEGER NOT NULL,
             parent TEXT REFERENCES snapshots (id),
             origin TEXT,
             template TEXT UNIQUE,
@@ -75,5 +76,18 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
             used_at REAL NOT NULL
         ) STRICT""",
         "ALTER TABLE machines ADD COLUMN snapshot TEXT",
+    ),
+    (
+        # `pool` of a machine: whose member it is, until somebody claims it.
+        """CREATE TABLE pools (
+            id TEXT PRIMARY KEY,
+            name TEXT NOT NULL UNIQUE,
+            size INTEGER NOT NULL,
+            snapshot TEXT NOT NULL REFERENCES snapshots (id),
+            network TEXT NOT NULL,
+            created_at REAL NOT NULL
+        ) STRICT""",
+        "ALTER TABLE machines ADD COLUMN pool TEXT",
+        "CREATE INDEX machines_by_pool ON machines (pool) WHERE pool IS NOT NULL",
     ),
 )

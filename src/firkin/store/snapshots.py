@@ -27,6 +27,7 @@ class SnapshotRecord(msgspec.Struct, frozen=True, kw_only=True):
     kernel_digest: str
     image_digest: str
     mac: str  # of the guest's interface, as the snapshot has it
+    sshd: bool = False  # whether its image has an SSH server that knows our key
     parent: str | None = None  # the snapshot whose memory this one is a difference from
     origin: str | None = None  # the snapshot that its machine was forked from
     template: str | None = None  # key of a template that `run` made for itself; None for a person's own
@@ -115,6 +116,7 @@ def _plain(value: Any) -> Any:
 
 def _record(row: sqlite3.Row) -> SnapshotRecord:
     values = dict(row)
+    values["sshd"] = bool(values["sshd"])
     values["spec"] = msgspec.json.decode(values["spec"], type=MachineSpec)
     values["digests"] = msgspec.json.decode(values["digests"], type=dict[str, str])
     return SnapshotRecord(**values)

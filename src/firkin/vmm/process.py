@@ -13,7 +13,6 @@ from firkin.errors import EngineError
 from firkin.host import process
 from firkin.host.netns import opened, run_in
 from firkin.host.process import ProcessRef
-from firkin.host.unix import connect_unix
 from firkin.host.wait import wait_until
 from firkin.vmm import backend
 from firkin.vmm.boot import API_SOCKET
@@ -96,24 +95,14 @@ def open_api(ref: ProcessRef, station: Station) -> ApiClient:
     # Imported while the engine starts on another processor; most commands never need it.
     from firkin.vmm.client import ApiClient
 
-    socket_path = station.run / API_SOCKET
-    ready = wait_until(lambda: _listens(socket_path) or not ref.alive(), timeout_s=SOCKET_TIMEOUT_S, interval_s=0.001)
-    if not ref.alive():
-        raise _died(station)
-    if not ready:
+    client = ApiClient(station.run / API_SOCKET)
+    if not wait_until(lambda: client.is_served() or not ref.alive(), timeout_s=SOCKET_TIMEOUT_S, interval_s=0.001):
         raise EngineError(
             f"the VMM opened no API socket within {SOCKET_TIMEOUT_S:g} s", hint=f"cat {station.engine_log}"
         )
-    return ApiClient(socket_path)
-
-
-def _listens(socket_path: Path) -> bool:
-    """Whether a connection gets through: the file is there from bind(2) on, but only listen(2) opens the door."""
-    try:
-        connect_unix(socket_path, SOCKET_TIMEOUT_S).close()
-    except (FileNotFoundError, ConnectionRefusedError):
-        return False
-    return True
+    if not ref.alive():
+        raise _died(station)
+    return client
 
 
 def end(machine_id: str) -> None:
