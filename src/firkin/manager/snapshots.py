@@ -60,7 +60,7 @@ def create(
         with context.db.transaction():
             context.snapshots.add(record)
             context.ledger.keep_all(owner_of(snapshot_id))
-    return sealed(context, record) if seal else record
+    return [sealed(context, link) for link in chain(context, record)][-1] if seal else record
 
 
 @contextmanager
@@ -190,22 +190,6 @@ def sealed(context: Context, record: SnapshotRecord) -> SnapshotRecord:
     found = digests(Files.of(context.paths, record.id))
     context.snapshots.seal(record.id, found)
     return msgspec.structs.replace(record, digests=found)
-
-
-def find(context: Context, name: str) -> SnapshotRecord:
-    """The snapshot of that name or id prefix.
-
-    Raises:
-        NotFound: there is none.
-        UsageError: the prefix fits several.
-    """
-    found = context.snapshots.find(name)
-    if not found:
-        raise NotFound("snapshot", name, hint="firkin snapshot ls")
-    if len(found) > 1:
-        names = ", ".join(record.name for record in found)
-        raise UsageError(f"{name!r} fits several snapshots: {names}", hint="give more of the id, or the name")
-    return found[0]
 
 
 def remove(context: Context, record: SnapshotRecord) -> None:
