@@ -15,6 +15,7 @@ from firkin.manager.changes import Folder
 from firkin.manager.context import Context
 from firkin.manager.snapshot import find
 from firkin.manager.snapshot_files import PAGE_SIZE, Files, check_pages, sizes
+from firkin.manager.snapshot_record import check_name
 from firkin.settings import load
 
 
@@ -90,10 +91,10 @@ def test_names(context: Context) -> None:
     assert find(context, "s1").id == f"{1:012x}"
     assert find(context, f"{1:012x}").name == "s1"
     with pytest.raises(NameTaken):
-        snapshots.check_name(context, "s1")
+        check_name(context, "s1")
     for name in ("", "S", "-a", "a/b", "a" * 64, "a\n"):
         with pytest.raises(InvalidSpec):
-            snapshots.check_name(context, name)
+            check_name(context, name)
     put(context, 2, {})
     with pytest.raises(UsageError, match="s1, s2"):
         find(context, "0000")
