@@ -44,6 +44,8 @@ class Settings:
     kernel: str = "debian"
     image: str = "debian"
     console_log_mib: int = 8  # of one of the two files that a machine's console log has
+    templates_mib: int = 2048  # on disk, of all templates together
+    cold: bool = False  # boot every machine, and keep no templates
     zygote: int = 60  # seconds that a warm process waits for engines to start; 0: none is kept
 
 
@@ -62,12 +64,14 @@ def load(environ: Mapping[str, str] = os.environ, *, uid: int | None = None) -> 
         kernel=str(merged.get("kernel", "debian")),
         image=str(merged.get("image", "debian")),
         console_log_mib=_number(merged, "console_log_mib", 8),
+        templates_mib=_number(merged, "templates_mib", 2048),
+        cold=_switch(merged, "cold"),
         zygote=_number(merged, "zygote", 60, least=0),
     )
 
 
 def _from_environment(environ: Mapping[str, str]) -> dict[str, Any]:
-    keys = ("network_mode", "engine", "kernel", "image", "console_log_mib", "zygote")
+    keys = ("network_mode", "engine", "kernel", "image", "console_log_mib", "templates_mib", "cold", "zygote")
     return {key: environ[f"FIRKIN_{key.upper()}"] for key in keys if environ.get(f"FIRKIN_{key.upper()}")}
 
 
@@ -102,3 +106,13 @@ def _number(values: Mapping[str, Any], key: str, default: int, *, least: int = 1
             f"{key}: {values[key]!r} is not a number from {least} to {MAX_NUMBER}", hint=f"{key} = {default}"
         )
     return number
+
+
+def _switch(values: Mapping[str, Any], key: str) -> bool:
+    """TOML's true and false; 1 and 0 where only text can be given."""
+    value = values.get(key, False)
+    if isinstance(value, bool):
+        return value
+    if value not in ("0", "1"):
+        raise InvalidSpec(f"{key}: {value!r} is neither 0 nor 1", hint=f"set FIRKIN_{key.upper()}")
+    return bool(value == "1")

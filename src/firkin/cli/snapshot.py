@@ -12,6 +12,7 @@ import msgspec
 from firkin.cli import report
 from firkin.cli.output import ago, print_json, print_table, printable, size
 from firkin.errors import FirkinError, HostError
+from firkin.manager import template_keeping
 from firkin.manager.context import Context
 from firkin.manager.firkin import Firkin
 from firkin.manager.snapshot import Snapshot
@@ -40,10 +41,11 @@ def create(machine: str, name: str | None, diff: bool) -> None:
 @snapshot.command()
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.option("-q", "--quiet", is_flag=True, help="Print names only.")
-def ls(as_json: bool, quiet: bool) -> None:
+@click.option("--templates", is_flag=True, help="Those that `firkin run` made for itself instead.")
+def ls(as_json: bool, quiet: bool, templates: bool) -> None:
     """List snapshots."""
     with Firkin() as firkin:
-        records = firkin.snapshots()
+        records = template_keeping.templates(firkin.context) if templates else firkin.snapshots()
         if as_json:
             print_json([described(firkin.context, record) for record in records])
         elif quiet:

@@ -18,6 +18,7 @@ from firkin.store.journal import Journal
 from firkin.store.kernels import Kernels
 from firkin.store.leases import Leases
 from firkin.store.machines import Machines
+from firkin.store.pools import Pools
 from firkin.store.snapshots import Snapshots
 
 if TYPE_CHECKING:
@@ -40,6 +41,7 @@ class Context:
         self.kernels = Kernels(self.db)
         self.images = Images(self.db)
         self.snapshots = Snapshots(self.db)
+        self.pools = Pools(self.db)
         self.blobs = Blobs(settings.paths)
         self.journal = Journal(self.db)
 

@@ -30,6 +30,13 @@ FIRKIN_VMM = [sys.executable, "-I", "-m", "firkin.engine"]
 _KEPT = ("PATH", "LD_LIBRARY_PATH", "XDG_RUNTIME_DIR", "TZ")
 
 
+def programs(engine: str) -> list[str]:
+    """The executables that decide what this engine's machines are: with another one they are other machines."""
+    name = "firecracker" if engine == EngineChoice.FIRECRACKER else "qemu-system-x86_64"
+    found = shutil.which(name)
+    return [found] if found else []
+
+
 def argv(engine: str, machine_id: str, log: Path) -> list[str]:
     """Command line of one engine. Both take the same flags.
 
