@@ -1,15 +1,16 @@
-"""Verbs on snapshots: create, ls, inspect, rm, verify."""
+"""Verbs on snapshots: create, ls, inspect, rm, verify, export, import."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import click
 import msgspec
 
 from firkin.cli import report
-from firkin.cli.output import ago, print_json, print_table, size
+from firkin.cli.output import ago, print_json, print_table, printable, size
 from firkin.errors import FirkinError, HostError
 from firkin.manager import template_keeping
 from firkin.manager.context import Context
@@ -109,6 +110,31 @@ def verify(names: tuple[str, ...]) -> int:
 def _check(snapshot: Snapshot) -> None:
     if wrong := snapshot.verify():
         raise HostError(f"snapshot {snapshot.name!r}: {'; '.join(wrong)}", hint=f"firkin snapshot rm {snapshot.name}")
+
+
+@snapshot.command()
+@click.argument("name")
+@click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
+@click.option("--merge", is_flag=True, help="A difference and all that it differs from as one full snapshot.")
+def export(name: str, file: Path, merge: bool) -> None:
+    """Write a snapshot into one tar file, compressed if its name ends with .zst."""
+    with Firkin() as firkin:
+        firkin.snapshot(name).export(file, merge=merge)
+        click.echo(f"{file} {size(file.stat().st_size)}")
+
+
+@snapshot.command("import")
+@click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
+@click.option("--name", help="What to call it; else as it was called.")
+def import_(file: Path, name: str | None) -> None:
+    """Bring in a snapshot that was exported."""
+    from firkin.manager.arrival import import_from
+
+    with Firkin() as firkin:
+        done = import_from(firkin.context, file, name=name)
+    click.echo(done.record.name)
+    for note in done.notes:
+        click.echo(f"note: {printable(note)}", err=True)
 
 
 def _each(names: tuple[str, ...], act: Callable[[Snapshot], None]) -> int:

@@ -88,7 +88,7 @@ def fork(
         record=record,
         network=networks.plan(context, record.network or "default"),
         snapshot=snapshot,
-        files=files or Files.of(context.paths, snapshot.id),
+        files=files or snapshots.materialize(context, snapshot),
     )
     return carry_out(under_way, STEPS, outlives=outlives)
 
@@ -110,7 +110,7 @@ def fork_many(
         HostError, EngineError, GuestError: one failed.
     """
     called = _names(context, count, names)
-    files = files or Files.of(context.paths, snapshot.id)
+    files = files or snapshots.materialize(context, snapshot)
 
     def one(name: str | None) -> Machine:
         return fork(context, snapshot, name=name, lifetime=lifetime, outlives=outlives, files=files)
