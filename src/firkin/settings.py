@@ -44,9 +44,9 @@ class Settings:
     kernel: str = "debian"
     image: str = "debian"
     console_log_mib: int = 8  # of one of the two files that a machine's console log has
-    zygote: int = 60  # seconds that a warm process waits for engines to start; 0: none is kept
     templates_mib: int = 2048  # on disk, of all templates together
     cold: bool = False  # boot every machine, and keep no templates
+    zygote: int = 60  # seconds that a warm process waits for engines to start; 0: none is kept
 
 
 def load(environ: Mapping[str, str] = os.environ, *, uid: int | None = None) -> Settings:
@@ -64,14 +64,14 @@ def load(environ: Mapping[str, str] = os.environ, *, uid: int | None = None) -> 
         kernel=str(merged.get("kernel", "debian")),
         image=str(merged.get("image", "debian")),
         console_log_mib=_number(merged, "console_log_mib", 8),
-        zygote=_number(merged, "zygote", 60, least=0),
         templates_mib=_number(merged, "templates_mib", 2048),
         cold=_switch(merged, "cold"),
+        zygote=_number(merged, "zygote", 60, least=0),
     )
 
 
 def _from_environment(environ: Mapping[str, str]) -> dict[str, Any]:
-    keys = ("network_mode", "engine", "kernel", "image", "console_log_mib", "zygote", "templates_mib", "cold")
+    keys = ("network_mode", "engine", "kernel", "image", "console_log_mib", "templates_mib", "cold", "zygote")
     return {key: environ[f"FIRKIN_{key.upper()}"] for key in keys if environ.get(f"FIRKIN_{key.upper()}")}
 
 

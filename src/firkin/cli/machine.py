@@ -49,13 +49,19 @@ def _row(record: MachineRecord) -> tuple[object, ...]:
 
 @click.command()
 @click.argument("name")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON, as always.")
-def inspect(name: str, as_json: bool) -> None:  # noqa: ARG001 - every listing takes --json; this one knows no other form
+@click.option("--timeline", is_flag=True, help="A table of how long each phase of its start took.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON; only --timeline has another form.")
+def inspect(name: str, timeline: bool, as_json: bool) -> None:
     """Print all that is known of a machine, as JSON."""
     from firkin.net.plan import encode_address
 
     with Firkin() as firkin:
         machine = firkin.machine(name)
+        if timeline:
+            from firkin.cli.timeline import print_timeline
+
+            print_timeline(machine.record.timeline, as_json=as_json)
+            return
         network = machine.network
         files = {
             "console_log": str(machine.console_log),

@@ -56,7 +56,7 @@ def import_from(context: Context, path: Path, *, name: str | None = None) -> Imp
 @contextmanager
 def _pieces(path: Path) -> Iterator[Iterator[bytes]]:
     try:
-        file = path.open("rb")
+        file = path.open("rb", buffering=0)  # zstd goes on where we are
     except OSError as error:
         raise HostError(f"cannot read {path}: {error.strerror}", hint=f"ls -l {path}") from error
     with file:

@@ -216,7 +216,7 @@ def _wake(run: Path) -> AgentConnection:
     with ApiClient(run / API_SOCKET, timeout_s=WAKE_TIMEOUT_S) as api:
         api.call(Call("PATCH", "/vm", Vm(state=VmState.RESUMED)))
     agent = connect(run / VSOCK_SOCKET, WAKE_TIMEOUT_S)
-    # agent.set_clock()
+    agent.set_clock()
     return agent
 
 

@@ -47,6 +47,7 @@ class Link(_Strict, frozen=True, kw_only=True):
     kernel_digest: Sha256
     image_digest: Sha256
     mac: Mac
+    sshd: bool
     digests: Digests
     created_at: Annotated[float, Meta(ge=0, le=1e12)]
 

@@ -24,17 +24,17 @@ def choose(wanted: EngineChoice, verdict: Callable[[], str]) -> str:
     return name
 
 
+# Isolated from the user's environment, so that it works from any kind of installation.
+FIRKIN_VMM = [sys.executable, "-I", "-m", "firkin.engine"]
+# Of the user's environment: where programs, their libraries and our marks are, and the log's local time.
+_KEPT = ("PATH", "LD_LIBRARY_PATH", "XDG_RUNTIME_DIR", "TZ")
+
+
 def programs(engine: str) -> list[str]:
     """The executables that decide what this engine's machines are: with another one they are other machines."""
     name = "firecracker" if engine == EngineChoice.FIRECRACKER else "qemu-system-x86_64"
     found = shutil.which(name)
     return [found] if found else []
-
-
-# Isolated from the user's environment, so that it works from any kind of installation.
-FIRKIN_VMM = [sys.executable, "-I", "-m", "firkin.engine"]
-# Of the user's environment: where programs, their libraries and our marks are, and the log's local time.
-_KEPT = ("PATH", "LD_LIBRARY_PATH", "XDG_RUNTIME_DIR", "TZ")
 
 
 def argv(engine: str, machine_id: str, log: Path) -> list[str]:
