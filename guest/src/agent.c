@@ -55,6 +55,8 @@ bool agent_has_device(void)
 void agent_introduce(const struct agent *agent, struct writer *writer)
 {
     const struct agent_setup *setup = &agent->setup;
+    char hostname[64 + 1] = ""; /* as it is now: a fork has another than its boot gave it */
+    gethostname(hostname, sizeof hostname);
     write_u32(writer, HELLO_MAGIC);
     write_u16(writer, PROTOCOL_VERSION);
     write_u16(writer, PROTOCOL_VERSION);
@@ -63,7 +65,7 @@ void agent_introduce(const struct agent *agent, struct writer *writer)
     write_u32(writer, setup->times.root_ms);
     write_u32(writer, setup->times.network_ms);
     write_u32(writer, setup->times.ready_ms);
-    write_blob(writer, setup->hostname, strnlen(setup->hostname, 64));
+    write_blob(writer, hostname, strnlen(hostname, sizeof hostname - 1));
 }
 
 bool agent_power(const struct agent *agent, bool restart)

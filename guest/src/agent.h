@@ -22,7 +22,6 @@ struct agent_setup {
     int listener;
     bool vsock; /* the host alone may connect, and is called */
     enum power power;
-    const char *hostname;
     const char *const *env; /* ends with NULL */
     const char *workdir;
     const char *user;

@@ -1,7 +1,6 @@
-/* Parses /firkin.conf in place: one statement a line, words parted by one space, other bytes as %XX. */
+/* Parses /firkin.conf and identities in place: one statement a line, words parted by one space, other bytes as %XX. */
 #include "config.h"
 
-#include <arpa/inet.h>
 #include <fcntl.h>
 #include <limits.h>
 #include <string.h>
@@ -10,75 +9,12 @@
 #include "log.h"
 #include "text.h"
 
-enum { MAX_WORDS = 6 };
+enum { MAX_WORDS = 6, EITHER = FORM_BOOT | FORM_IDENTITY };
 
-struct word {
-    char *text; /* ends with NUL, and may hold NULs before */
-    size_t len;
-};
+static const unsigned long MAX_SECONDS = 1UL << 33; /* what every kernel takes as a time: until 2242 */
 
 /* Fills `config` from the words after the key. Returns NULL, or what is wrong. */
 typedef const char *statement_fn(struct config *config, const struct word *words, size_t count);
-
-static bool parse_number(const char *text, unsigned base, unsigned long max, unsigned long *value)
-{
-    unsigned long sum = 0;
-    if (!*text)
-        return false;
-    for (; *text; text++) {
-        unsigned digit = (unsigned char)*text - '0';
-        if (digit >= base || sum > (max - digit) / base)
-            return false;
-        sum = sum * base + digit;
-    }
-    *value = sum;
-    return true;
-}
-
-static int hex_digit(char digit)
-{
-    if (digit >= '0' && digit <= '9')
-        return digit - '0';
-    digit |= 0x20;
-    return digit >= 'a' && digit <= 'f' ? digit - 'a' + 10 : -1;
-}
-
-static bool parse_mac(const char *text, unsigned char mac[6])
-{
-    if (strlen(text) != 17)
-        return false;
-    for (int i = 0; i < 6; i++, text += 3) {
-        int high = hex_digit(text[0]), low = hex_digit(text[1]);
-        if (high < 0 || low < 0 || text[2] != (i < 5 ? ':' : 0))
-            return false;
-        mac[i] = (unsigned char)(high << 4 | low);
-    }
-    return true;
-}
-
-static bool parse_address(const char *text, struct address *address)
-{
-    int family = strchr(text, ':') ? AF_INET6 : AF_INET;
-    if (inet_pton(family, text, address->bytes) != 1)
-        return false;
-    address->family = family;
-    return true;
-}
-
-static bool parse_prefixed(char *text, struct address *address)
-{
-    char *slash = strchr(text, '/');
-    unsigned long bits;
-    if (!slash)
-        return false;
-    *slash = 0;
-    if (!parse_address(text, address))
-        return false;
-    if (!parse_number(slash + 1, 10, address->family == AF_INET ? 32 : 128, &bits))
-        return false;
-    address->prefix_len = (unsigned char)bits;
-    return true;
-}
 
 static const char *set_version(struct config *config, const struct word *words, size_t count)
 {
@@ -192,69 +128,73 @@ static const char *set_seed(struct config *config, const struct word *words, siz
     return words[0].len <= 512 ? NULL : "a seed has 512 bytes at most";
 }
 
+static const char *set_clock(struct config *config, const struct word *words, size_t count)
+{
+    unsigned long seconds, nanoseconds;
+    (void)count;
+    if (!parse_number(words[0].text, 10, MAX_SECONDS, &seconds) || !parse_number(words[1].text, 10, 999999999, &nanoseconds))
+        return "not a time";
+    config->clock = (struct timespec){.tv_sec = (time_t)seconds, .tv_nsec = (long)nanoseconds};
+    return NULL;
+}
+
+static const char *add_mac(struct config *config, const struct word *words, size_t count)
+{
+    (void)count;
+    if (config->mac_count == MAX_INTERFACES)
+        return "too many MAC addresses";
+    struct mac_change *change = &config->macs[config->mac_count++];
+    change->from_text = words[0].text;
+    return parse_mac(words[0].text, change->from) && parse_mac(words[1].text, change->to) ? NULL : "not a MAC address";
+}
+
+static const char *set_boot_id(struct config *config, const struct word *words, size_t count)
+{
+    (void)count;
+    config->boot_id = words[0].text;
+    return parse_uuid(words[0].text) ? NULL : "not a UUID";
+}
+
+static const char *add_hangup(struct config *config, const struct word *words, size_t count)
+{
+    (void)count;
+    if (config->hangup_count == MAX_HANGUPS)
+        return "too many hang-ups";
+    config->hangups[config->hangup_count++] = words[0].text;
+    return words[0].text[0] == '/' ? NULL : "not an absolute path";
+}
+
 struct statement {
     const char *key;
+    unsigned char forms; /* where it is allowed */
     unsigned char least, most;
     signed char binary; /* the word that may hold NUL bytes; -1: none */
     statement_fn *apply;
 };
 
 static const struct statement STATEMENTS[] = {
-    {"firkin", 1, 1, -1, set_version},
-    {"hostname", 1, 1, -1, set_hostname},
-    {"root", 2, 2, -1, set_root},
-    {"layer", 2, 2, -1, set_layer},
-    {"interface", 2, 3, -1, add_interface},
-    {"file", 5, 5, 4, add_file},
-    {"init", 1, 1, -1, set_init},
-    {"arg", 1, 1, -1, add_arg},
-    {"env", 1, 1, -1, add_env},
-    {"workdir", 1, 1, -1, set_workdir},
-    {"user", 1, 1, -1, set_user},
-    {"seed", 1, 1, 0, set_seed},
+    {"firkin", EITHER, 1, 1, -1, set_version},
+    {"hostname", EITHER, 1, 1, -1, set_hostname},
+    {"root", FORM_BOOT, 2, 2, -1, set_root},
+    {"layer", FORM_BOOT, 2, 2, -1, set_layer},
+    {"interface", EITHER, 2, 3, -1, add_interface},
+    {"file", EITHER, 5, 5, 4, add_file},
+    {"init", FORM_BOOT, 1, 1, -1, set_init},
+    {"arg", FORM_BOOT, 1, 1, -1, add_arg},
+    {"env", FORM_BOOT, 1, 1, -1, add_env},
+    {"workdir", FORM_BOOT, 1, 1, -1, set_workdir},
+    {"user", FORM_BOOT, 1, 1, -1, set_user},
+    {"seed", EITHER, 1, 1, 0, set_seed},
+    {"clock", FORM_IDENTITY, 2, 2, -1, set_clock},
+    {"mac", FORM_IDENTITY, 2, 2, -1, add_mac},
+    {"bootid", FORM_IDENTITY, 1, 1, -1, set_boot_id},
+    {"hangup", FORM_IDENTITY, 1, 1, -1, add_hangup},
 };
-
-/* Undo %XX in place; the result is never longer than the source. */
-static bool unquote(struct word *word)
-{
-    char *out = word->text;
-    for (const char *in = word->text, *end = in + word->len; in < end; in++) {
-        if (*in != '%') {
-            *out++ = *in;
-            continue;
-        }
-        if (end - in < 3 || hex_digit(in[1]) < 0 || hex_digit(in[2]) < 0)
-            return false;
-        *out++ = (char)(hex_digit(in[1]) << 4 | hex_digit(in[2]));
-        in += 2;
-    }
-    *out = 0;
-    word->len = (size_t)(out - word->text);
-    return true;
-}
-
-/* Part a line at its spaces; the byte at `line[len]` is a newline that may be overwritten. */
-static size_t split(char *line, size_t len, struct word *words, size_t max)
-{
-    size_t count = 0;
-    char *end = line + len;
-    for (;;) {
-        char *space = memchr(line, ' ', (size_t)(end - line));
-        char *stop = space ? space : end;
-        if (count == max)
-            return max + 1;
-        words[count++] = (struct word){line, (size_t)(stop - line)};
-        *stop = 0;
-        if (!space)
-            return count;
-        line = space + 1;
-    }
-}
 
 static const char *unquote_all(const struct statement *statement, struct word *words, size_t count)
 {
     for (size_t i = 0; i < count; i++) {
-        if (!unquote(&words[i]))
+        if (!word_unquote(&words[i]))
             return "% is not followed by two hexadecimal digits";
         if ((int)i != statement->binary && memchr(words[i].text, 0, words[i].len))
             return "a NUL byte where text belongs";
@@ -262,13 +202,13 @@ static const char *unquote_all(const struct statement *statement, struct word *w
     return NULL;
 }
 
-static const char *apply_line(struct config *config, char *line, size_t len)
+static const char *apply_line(struct config *config, enum form form, char *line, size_t len)
 {
     struct word words[MAX_WORDS];
-    size_t count = split(line, len, words, MAX_WORDS) - 1;
+    size_t count = words_split(line, len, words, MAX_WORDS) - 1;
     for (size_t i = 0; i < sizeof STATEMENTS / sizeof *STATEMENTS; i++) {
         const struct statement *statement = &STATEMENTS[i];
-        if (strcmp(statement->key, words[0].text) != 0)
+        if (!(statement->forms & form) || strcmp(statement->key, words[0].text) != 0)
             continue;
         if (count < statement->least || count > statement->most)
             return "wrong number of words";
@@ -278,30 +218,32 @@ static const char *apply_line(struct config *config, char *line, size_t len)
     return "unknown key";
 }
 
-static int config_fault(size_t line_number, const char *fault)
+static int config_fault(enum form form, size_t line_number, const char *fault)
 {
     struct text where = {0};
     text_number(&where, line_number);
-    LOG("/firkin.conf line ", where.data, ": ", fault);
+    LOG(form == FORM_BOOT ? "/firkin.conf" : "identity", " line ", where.data, ": ", fault);
     return -1;
 }
 
-int config_parse(struct config *config, char *data, size_t len)
+int config_parse(struct config *config, enum form form, char *data, size_t len)
 {
     size_t line_number = 1;
     for (char *end = data + len; data < end; line_number++) {
         char *newline = memchr(data, '\n', (size_t)(end - data));
         if (!newline)
-            return config_fault(line_number, "no newline at the end");
-        const char *fault = apply_line(config, data, (size_t)(newline - data));
+            return config_fault(form, line_number, "no newline at the end");
+        const char *fault = apply_line(config, form, data, (size_t)(newline - data));
         if (line_number == 1 && !fault && strcmp(data, "firkin") != 0)
             fault = "the first line is not `firkin 1`";
         if (fault)
-            return config_fault(line_number, fault);
+            return config_fault(form, line_number, fault);
         data = newline + 1;
     }
-    if (!config->root_device)
-        return config_fault(line_number, "no root device");
+    if (line_number == 1)
+        return config_fault(form, line_number, "nothing there");
+    if (form == FORM_BOOT && !config->root_device)
+        return config_fault(form, line_number, "no root device");
     return 0;
 }
 
@@ -320,6 +262,6 @@ int config_load(struct config *config, const char *path)
         log_errno("configuration", path);
     close(fd);
     if (len == sizeof data)
-        return config_fault(0, "4 MiB or larger");
-    return got < 0 ? -1 : config_parse(config, data, len);
+        return config_fault(FORM_BOOT, 0, "4 MiB or larger");
+    return got < 0 ? -1 : config_parse(config, FORM_BOOT, data, len);
 }

@@ -2,6 +2,7 @@
 #include "dispatch.h"
 
 #include "dial.h"
+#include "identity.h"
 #include "kept.h"
 #include "request.h"
 #include "stream.h"
@@ -46,7 +47,7 @@ static serve_fn *const SERVE[] = {
     [FRAME_HELLO] = on_hello,         [FRAME_EXEC] = request_exec,       [FRAME_POWEROFF] = on_power,
     [FRAME_REBOOT] = on_power,        [FRAME_SYNC] = request_sync,       [FRAME_TASK] = request_task,
     [FRAME_DIAL] = dial_on_request,   [FRAME_ATTACH] = kept_on_attach,   [FRAME_DETACH] = kept_on_detach,
-    [FRAME_KEPT] = kept_on_list,
+    [FRAME_KEPT] = kept_on_list,      [FRAME_IDENTITY] = identity_on_request,
 };
 
 void dispatch(struct conn *conn, const struct frame *frame)

@@ -65,9 +65,11 @@ static int write_file(const struct file *file)
     return result;
 }
 
-void files_write(const struct config *config)
+int files_write(const struct config *config)
 {
+    int result = 0;
     for (size_t i = 0; i < config->file_count; i++)
         if (write_file(&config->files[i]) < 0)
-            log_errno("file", config->files[i].path);
+            result = log_errno("file", config->files[i].path);
+    return result;
 }

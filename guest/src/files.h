@@ -4,7 +4,7 @@
 
 #include "config.h"
 
-/* Write each file with its mode and owner; a line on the console for each that failed. */
-void files_write(const struct config *config);
+/* Write each file with its mode and owner. -1 after a line for each that failed. */
+int files_write(const struct config *config);
 
 #endif

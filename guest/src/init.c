@@ -1,9 +1,7 @@
 /* firkin-init: first process of a firkin machine. Its boot is the list below; then it becomes agent and init. */
 #include <fcntl.h>
-#include <linux/random.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/ioctl.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <unistd.h>
@@ -16,6 +14,7 @@
 #include "modules.h"
 #include "mount.h"
 #include "net.h"
+#include "seed.h"
 #include "supervise.h"
 #include "text.h"
 
@@ -62,23 +61,9 @@ static int step_modules(struct boot *boot)
     return 0;
 }
 
-/* Entropy from the host: without it a fresh machine's first keys would wait, or be guessable. */
 static int step_seed(struct boot *boot)
 {
-    struct config *config = &boot->config;
-    struct {
-        struct rand_pool_info info;
-        unsigned char bytes[512];
-    } pool = {.info = {.entropy_count = (int)config->seed_len * 8, .buf_size = (int)config->seed_len}};
-    if (!config->seed_len)
-        return 0;
-    memcpy(pool.info.buf, config->seed, config->seed_len);
-    int fd = open("/dev/urandom", O_WRONLY | O_CLOEXEC);
-    if (fd < 0 || ioctl(fd, RNDADDENTROPY, &pool) < 0)
-        log_errno("seed", NULL);
-    if (fd >= 0)
-        close(fd);
-    return 0;
+    return seed_add(&boot->config);
 }
 
 static int step_root(struct boot *boot)
@@ -119,8 +104,7 @@ static int step_network(struct boot *boot)
 
 static int step_files(struct boot *boot)
 {
-    files_write(&boot->config);
-    return 0;
+    return files_write(&boot->config);
 }
 
 static int step_hostname(struct boot *boot)
@@ -177,7 +161,6 @@ static _Noreturn void become_agent(const struct boot *boot)
     const struct agent_setup setup = {
         .listener = boot->listener, .vsock = true,
         .power = boot->config.init ? POWER_IMAGE_INIT : POWER_OWN_INIT,
-        .hostname = boot->config.hostname ? boot->config.hostname : "",
         .env = boot->config.env, .workdir = boot->config.workdir, .user = boot->config.user,
         .times = boot->times,
     };
@@ -236,7 +219,7 @@ static int serve_inherited(const char *fd)
 {
     static const char *const no_env[] = {NULL};
     const struct agent_setup setup = {
-        .listener = atoi(fd), .power = POWER_REFUSED, .hostname = "", .env = no_env,
+        .listener = atoi(fd), .power = POWER_REFUSED, .env = no_env,
     };
     return agent_run(&setup);
 }

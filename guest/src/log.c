@@ -9,21 +9,30 @@
 #include "text.h"
 
 static int log_fd = 2;
+static struct text *kept;
 
 void log_to(int fd)
 {
     log_fd = fd;
 }
 
+void log_keep(struct text *first)
+{
+    kept = first;
+}
+
 void log_parts(const char *part, ...)
 {
+    static const char name[] = "firkin-init: ";
     struct text line = {0};
     va_list rest;
-    text_add(&line, "firkin-init: ");
+    text_add(&line, name);
     va_start(rest, part);
     for (; part; part = va_arg(rest, const char *))
         text_add(&line, part);
     va_end(rest);
+    if (kept && !kept->len)
+        text_add(kept, line.data + sizeof name - 1);
     line.data[line.len] = '\n'; /* over the terminating NUL: the text is not used as a string again */
     if (write(log_fd, line.data, line.len + 1) < 0)
         return; /* no console: nobody to tell */

@@ -54,7 +54,7 @@ int main(void)
     size_t len = fread(input, 1, sizeof input, stdin);
     char *exact = malloc(len ? len : 1); /* as long as what there is: a read beyond it is caught */
     memcpy(exact, input, len);
-    int result = config_parse(&config, exact, len);
+    int result = config_parse(&config, FORM_BOOT, exact, len);
     if (result == 0)
         dump_config(&config);
     free(exact);

@@ -65,7 +65,7 @@ static void open_once(void)
     loop_open();
     always = watch_of(eventfd(1, EFD_CLOEXEC), ignore, NULL);
     watch_for(&always, EPOLLIN);
-    agent.setup = (struct agent_setup){.listener = -1, .power = POWER_REFUSED, .hostname = "fuzz", .env = no_env};
+    agent.setup = (struct agent_setup){.listener = -1, .power = POWER_OWN_INIT, .env = no_env};
 }
 
 static void hello(int host)

@@ -171,3 +171,4 @@ class BadArchive(GuestError):
 
     def __init__(self, why: str) -> None:
         super().__init__(f"the guest sent an archive that is refused: {why}", hint="do you trust this machine?")
+        self.why = why

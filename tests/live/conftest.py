@@ -76,18 +76,21 @@ def shared_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def box(shared_home: Path) -> Iterator[Machine]:
     """A busybox machine named `box` that the tests of a module share; none of them may break it."""
-    settings = load({"FIRKIN_HOME": str(shared_home), "FIRKIN_KERNEL": KERNEL})
+    settings = load({"FIRKIN_HOME": str(shared_home), "FIRKIN_KERNEL": KERNEL, "FIRKIN_COLD": "1"})
     with Firkin(settings) as firkin, firkin.run(MachineSpec(name="box", image="busybox", memory_mib=256)) as machine:
         yield machine
 
 
 @pytest.fixture
 def open_firkin(home: Path) -> Iterator[Callable[[], Firkin]]:
-    """Open the home as often as a test wants; every machine in it is removed at the end."""
+    """Open the home as often as a test wants, to boot machines; every one in it is removed at the end."""
     opened: list[Firkin] = []
+    environ = {
+        "FIRKIN_HOME": str(home), "FIRKIN_KERNEL": KERNEL, "FIRKIN_IMAGE": "busybox", "FIRKIN_COLD": "1",
+    }  # fmt: skip
 
     def open_it() -> Firkin:
-        opened.append(Firkin(load({"FIRKIN_HOME": str(home), "FIRKIN_KERNEL": KERNEL, "FIRKIN_IMAGE": "busybox"})))
+        opened.append(Firkin(load(environ)))
         return opened[-1]
 
     yield open_it

@@ -38,7 +38,7 @@ def pack(source: str, name: str, *, owners: bool = False) -> Iterator[bytes]:
         KernelRefused: something cannot be read.
         HostError: a file shrank while it was read.
     """
-    return _in_large_pieces(_Packer(owners).archive(os.fsdecode(source), name))
+    return in_large_pieces(_Packer(owners).archive(os.fsdecode(source), name))
 
 
 class _Packer:
@@ -50,9 +50,9 @@ class _Packer:
 
     def archive(self, source: str, name: str) -> Iterator[bytes]:
         try:
-            for path, member, status in _walk(source, name):
+            for path, entry, status in _walk(source, name):
                 with suppress(FileNotFoundError):  # it went away since the folder was read
-                    yield from self._member(path, member, status)
+                    yield from self._member(path, entry, status)
         except OSError as error:
             raise KernelRefused(f"cannot read {error.filename or source}", error.errno or 0) from error
         yield END
@@ -103,7 +103,7 @@ def _walk(source: str, name: str) -> Iterator[tuple[str, str, os.stat_result]]:
     """(path, name in the archive, status) of all there is, a folder before what is in it."""
     waiting = [iter([(source, name)]) if name else _entries(source, "")]
     while waiting:
-        path, member = next(waiting[-1], ("", ""))
+        path, entry = next(waiting[-1], ("", ""))
         if not path:
             waiting.pop()
             continue
@@ -113,9 +113,9 @@ def _walk(source: str, name: str) -> Iterator[tuple[str, str, os.stat_result]]:
             if path == source:
                 raise
             continue
-        yield path, member, status
+        yield path, entry, status
         if stat.S_ISDIR(status.st_mode):
-            waiting.append(_entries(path, member + "/"))
+            waiting.append(_entries(path, entry + "/"))
 
 
 def _entries(folder: str, prefix: str) -> Iterator[tuple[str, str]]:
@@ -126,7 +126,11 @@ def _entries(folder: str, prefix: str) -> Iterator[tuple[str, str]]:
 
 
 def _content_of(fd: int, path: str, info: tarfile.TarInfo, size: int) -> Iterator[bytes]:
-    parts = extents(fd, size)
+    yield from member(fd, path, info, extents(fd, size), size)
+
+
+def member(fd: int, path: str, info: tarfile.TarInfo, parts: list[Extent] | None, size: int) -> Iterator[bytes]:
+    """A file of `size` bytes with its header, of which only `parts` are stored; None for all of it."""
     if parts is None:
         info.size = size
         yield _encode(info)
@@ -174,7 +178,7 @@ def _encode(info: tarfile.TarInfo) -> bytes:
         raise KernelRefused(f"cannot pack {info.name}: {error}", errno.EINVAL) from error
 
 
-def _in_large_pieces(pieces: Iterator[bytes]) -> Iterator[bytes]:
+def in_large_pieces(pieces: Iterator[bytes]) -> Iterator[bytes]:
     """The same bytes, small pieces joined: each that is sent costs a call, here and in the guest."""
     held: list[bytes] = []
     size = 0

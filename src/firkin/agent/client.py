@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
+from typing import TYPE_CHECKING
 
 from firkin.agent.calls import Call, attach_call, dial_call, exec_call, task_call
 from firkin.agent.channel import Channel
@@ -18,6 +19,9 @@ from firkin.agent.process import MAX_OUTPUT, REPLY_TIMEOUT_S, ExecResult, Proces
 from firkin.agent.reach import dial
 from firkin.errors import AgentError, ExecTimeout
 from firkin.spec import Environment
+
+if TYPE_CHECKING:
+    from firkin.agent.identity import Identity
 
 START_TIMEOUT_S = 30.0  # for the agent to start a program: a guest out of memory, or frozen, never does
 
@@ -136,6 +140,17 @@ class AgentConnection:
         start = functools.partial(self.start, env=env, cwd=cwd, user=user)
         return run_to_end(start, argv, stdin, timeout_s, max_output)
 
+    def identify(self, identity: Identity, timeout_s: float = REPLY_TIMEOUT_S) -> None:
+        """Make the guest, a fork, the machine that `identity` says; its clock is set to ours. Then all of it holds.
+
+        Raises:
+            AgentError: what could not be applied, or that the guest did not answer in time.
+            InvalidSpec: a value that the guest could not take.
+        """
+        from firkin.agent.identity import render_identity
+
+        self._request(Kind.IDENTITY, timeout_s, render_identity(identity, time.time_ns()))
+
     def sync(self, timeout_s: float = 60.0) -> None:
         """Have the guest write everything to its disks.
 
@@ -166,8 +181,8 @@ class AgentConnection:
             raise
         return process
 
-    def _request(self, kind: Kind, timeout_s: float) -> Frame:
-        stream = self._channel.open(lambda number: Frame(kind, stream=number).encode())
+    def _request(self, kind: Kind, timeout_s: float, payload: bytes = b"") -> Frame:
+        stream = self._channel.open(lambda number: Frame(kind, payload, number).encode())
         self._await(stream, lambda: stream.ended, timeout_s)
         if stream.reply is None:
             raise AgentError(f"agent: no OK in reply to {kind.name}")

@@ -92,7 +92,7 @@ def render_config(config: GuestConfig) -> bytes:
         InvalidSpec: a value that the guest could not take.
     """
     _check(config)
-    return b"".join(_line(*words) for words in _statements(config))
+    return b"".join(line(*words) for words in _statements(config))
 
 
 def _check(config: GuestConfig) -> None:
@@ -119,10 +119,8 @@ def _statements(config: GuestConfig) -> Iterator[tuple[str | bytes, ...]]:
     yield "root", config.root_device, config.filesystem
     if config.layer != IN_MEMORY:
         yield "layer", config.layer, "ext4"
-    for port in config.interfaces:
-        yield "interface", port.mac, str(port.address), *([str(port.gateway)] if port.gateway else [])
-    for file in (*_identity_files(config), *config.files):
-        yield "file", f"{file.mode:o}", str(file.uid), str(file.gid), file.path, file.data
+    yield from map(interface_words, config.interfaces)
+    yield from map(file_words, (*name_files(config.hostname, config.interfaces, config.dns), *config.files))
     for key, value in (("init", config.init), ("workdir", config.workdir), ("user", config.user)):
         if value:
             yield key, value
@@ -132,19 +130,37 @@ def _statements(config: GuestConfig) -> Iterator[tuple[str | bytes, ...]]:
         yield "seed", config.seed
 
 
-def _identity_files(config: GuestConfig) -> Iterator[GuestFile]:
-    yield GuestFile("/etc/hostname", f"{config.hostname}\n".encode())
-    own = [f"{port.address.ip} {config.hostname}" for port in config.interfaces] or [f"127.0.1.1 {config.hostname}"]
+def interface_words(port: Interface) -> tuple[str, ...]:
+    """The statement for an interface."""
+    return ("interface", port.mac, str(port.address), *([str(port.gateway)] if port.gateway else []))
+
+
+def file_words(file: GuestFile) -> tuple[str | bytes, ...]:
+    """The statement for a file."""
+    return "file", f"{file.mode:o}", str(file.uid), str(file.gid), file.path, file.data
+
+
+def name_files(
+    hostname: str, interfaces: Iterable[Interface], dns: Iterable[IPv4Address | IPv6Address]
+) -> Iterator[GuestFile]:
+    """The files that say what the machine is called, and whom it asks for other names."""
+    yield GuestFile("/etc/hostname", f"{hostname}\n".encode())
+    own = [f"{port.address.ip} {hostname}" for port in interfaces] or [f"127.0.1.1 {hostname}"]
     yield GuestFile("/etc/hosts", _lines(["127.0.0.1 localhost", "::1 localhost ip6-localhost ip6-loopback", *own]))
-    if config.dns:
-        yield GuestFile("/etc/resolv.conf", _lines(f"nameserver {server}" for server in config.dns))
+    if servers := [f"nameserver {server}" for server in dns]:
+        yield GuestFile("/etc/resolv.conf", _lines(servers))
 
 
 def _lines(lines: Iterable[str]) -> bytes:
     return "".join(f"{line}\n" for line in lines).encode()
 
 
-def _line(key: str | bytes, *words: str | bytes) -> bytes:
+def line(key: str | bytes, *words: str | bytes) -> bytes:
+    """One statement: words in a form that the guest takes apart again.
+
+    Raises:
+        InvalidSpec: a word holds a NUL byte.
+    """
     return b" ".join(_quote(word) for word in (key, *words)) + b"\n"
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -12,8 +13,10 @@ from firkin.agent.calls import Call
 from firkin.agent.channel import ENDED_HINT
 from firkin.agent.client import START_TIMEOUT_S, greet, silent
 from firkin.agent.frames import Frame, Kind
+from firkin.agent.identity import Identity, render_identity
 from firkin.agent.mux import MAX_STREAMS, Mux, Stream
 from firkin.agent.outputs import Output
+from firkin.agent.process import REPLY_TIMEOUT_S
 from firkin.agent.reach import dial
 from firkin.aio.process import Process
 from firkin.aio.threads import in_thread
@@ -52,14 +55,18 @@ class Connection(asyncio.Protocol):
             raise
         return process
 
-    async def request(self, kind: Kind, timeout_s: float) -> Frame:
+    async def request(self, kind: Kind, timeout_s: float, payload: bytes = b"") -> Frame:
         """Send a request that has one answer."""
         with self.flushing():
-            stream = self.mux.open(lambda number: Frame(kind, stream=number).encode())
+            stream = self.mux.open(lambda number: Frame(kind, payload, number).encode())
         await self._answered(stream, lambda: stream.ended, timeout_s)
         if stream.reply is None:
             raise AgentError(f"agent: no OK in reply to {kind.name}")
         return stream.reply
+
+    async def identify(self, identity: Identity, timeout_s: float = REPLY_TIMEOUT_S) -> None:
+        """Make the guest, a fork, the machine that `identity` says. Then all of it holds."""
+        await self.request(Kind.IDENTITY, timeout_s, render_identity(identity, time.time_ns()))
 
     async def wait(self, stream: Stream, done: Callable[[], bool]) -> None:
         """Wait until frames for `stream`, or room to send, have made `done` true."""

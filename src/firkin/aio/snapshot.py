@@ -38,6 +38,7 @@ class Snapshot:
         return await forked(lambda: self.sync.fork(n, names=names, detach=detach))
 
     verify = threaded(blocking.Snapshot.verify)
+    export = threaded(blocking.Snapshot.export)
     remove = threaded(blocking.Snapshot.remove)
 
     @property

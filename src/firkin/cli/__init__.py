@@ -35,6 +35,7 @@ VERBS = {
     "ssh-config": "firkin.cli.ssh:ssh_config",
     "proxy": "firkin.cli.ssh:proxy",
     "console": "firkin.cli.console:console",
+    "pool": "firkin.cli.pool:pool",
     "kernel": "firkin.cli.kernel:kernel",
     "image": "firkin.cli.image:image",
     "snapshot": "firkin.cli.snapshot:snapshot",

@@ -19,7 +19,9 @@ from firkin.store.machines import Lifetime
 @click.option("--name-prefix", metavar="PREFIX", help="Call them PREFIX-1, PREFIX-2 and so on.")
 @click.option("--rm", "remove", is_flag=True, help="Remove each when it stops.")
 def fork(name: str, count: int, fork_name: str | None, name_prefix: str | None, remove: bool) -> None:
-    """Start machines that go on from where machine or snapshot NAME is; print their names.
+    """Start more machines that go on from where NAME is.
+
+    NAME is a machine or a snapshot; the names of the new ones are printed.
 
     Each has its own host name, address, keys and random numbers. The machine itself stands still for a moment and goes
     on. A fork whose name is not given gets one that is made up.

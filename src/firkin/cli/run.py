@@ -54,6 +54,7 @@ def memory_mib(context: click.Context, parameter: click.Parameter, value: str) -
     "--boot-timeout", type=click.FloatRange(min=0), default=60.0, show_default=True, metavar="SECONDS",
     help="How long until its agent must answer.",
 )  # fmt: skip
+@click.option("--cold", is_flag=True, help="Boot, even if there is a template to fork from, and leave none.")
 @click.option("--timeline", is_flag=True, help="Tell on stderr how long each phase took, the COMMAND's run included.")
 @click.argument("image", required=False)
 @click.argument("command", nargs=-1, type=click.UNPROCESSED)
@@ -64,6 +65,7 @@ def run(
     network_mode: str | None,
     engine: str | None,
     boot_timeout: float,
+    cold: bool,
     timeline: bool,
     image: str | None,
     command: tuple[str, ...],
@@ -88,6 +90,8 @@ def run(
         chosen,
         network_mode=NetworkMode(network_mode) if network_mode else chosen.network_mode,
         engine=EngineChoice(engine) if engine else chosen.engine,
+        # Who asks for the console wants to see it from the start.
+        cold=chosen.cold or cold or not (detach or command),
     )
     spec = MachineSpec(
         image=image or chosen.image,

@@ -1,16 +1,18 @@
-"""Verbs on snapshots: create, ls, inspect, rm, verify."""
+"""Verbs on snapshots: create, ls, inspect, rm, verify, export, import."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import click
 import msgspec
 
 from firkin.cli import report
-from firkin.cli.output import ago, print_json, print_table, size
+from firkin.cli.output import ago, print_json, print_table, printable, size
 from firkin.errors import FirkinError, HostError
+from firkin.manager import template_keeping
 from firkin.manager.context import Context
 from firkin.manager.firkin import Firkin
 from firkin.manager.snapshot import Snapshot
@@ -39,10 +41,11 @@ def create(machine: str, name: str | None, diff: bool) -> None:
 @snapshot.command()
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.option("-q", "--quiet", is_flag=True, help="Print names only.")
-def ls(as_json: bool, quiet: bool) -> None:
+@click.option("--templates", is_flag=True, help="Those that `firkin run` made for itself instead.")
+def ls(as_json: bool, quiet: bool, templates: bool) -> None:
     """List snapshots."""
     with Firkin() as firkin:
-        records = firkin.snapshots()
+        records = template_keeping.templates(firkin.context) if templates else firkin.snapshots()
         if as_json:
             print_json([described(firkin.context, record) for record in records])
         elif quiet:
@@ -107,6 +110,31 @@ def verify(names: tuple[str, ...]) -> int:
 def _check(snapshot: Snapshot) -> None:
     if wrong := snapshot.verify():
         raise HostError(f"snapshot {snapshot.name!r}: {'; '.join(wrong)}", hint=f"firkin snapshot rm {snapshot.name}")
+
+
+@snapshot.command()
+@click.argument("name")
+@click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
+@click.option("--merge", is_flag=True, help="A difference and all that it differs from as one full snapshot.")
+def export(name: str, file: Path, merge: bool) -> None:
+    """Write a snapshot into one tar file, compressed if its name ends with .zst."""
+    with Firkin() as firkin:
+        firkin.snapshot(name).export(file, merge=merge)
+        click.echo(f"{file} {size(file.stat().st_size)}")
+
+
+@snapshot.command("import")
+@click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
+@click.option("--name", help="What to call it; else as it was called.")
+def import_(file: Path, name: str | None) -> None:
+    """Bring in a snapshot that was exported."""
+    from firkin.manager.arrival import import_from
+
+    with Firkin() as firkin:
+        done = import_from(firkin.context, file, name=name)
+    click.echo(done.record.name)
+    for note in done.notes:
+        click.echo(f"note: {printable(note)}", err=True)
 
 
 def _each(names: tuple[str, ...], act: Callable[[Snapshot], None]) -> int:

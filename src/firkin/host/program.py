@@ -60,10 +60,11 @@ def run_bound(
         raise
     if returncode != 0:
         _end_group(child)
-        raise _failure(argv, returncode, "".join(tail))
+        raise failure(argv, returncode, "".join(tail))
 
 
-def _failure(argv: Sequence[str], returncode: int, output: str) -> NoSpace | ProgramFailed:
+def failure(argv: Sequence[str], returncode: int, output: str) -> NoSpace | ProgramFailed:
+    """The error for a program that did not end well, by what it said."""
     if any(sign in output for sign in DISK_FULL):
         return NoSpace(f"{argv[0]}: disk full", hint="free some space, or set FIRKIN_HOME elsewhere")
     return ProgramFailed(argv, returncode, output)

@@ -14,14 +14,13 @@ from pathlib import Path
 import msgspec
 
 from firkin.errors import EngineError
-from firkin.fcapi.instance import Vm, VmState
 from firkin.net import links
 from firkin.net.forwarding import SysctlChange
 from firkin.net.plan import LinkPlan, NetworkPlan, decode_address, encode_address
 from firkin.store.journal import Journal
 from firkin.vmm import console as consoles
 from firkin.vmm import process as vmm_process
-from firkin.vmm.boot import API_SOCKET, Call
+from firkin.vmm.boot import API_SOCKET
 
 
 class Change(msgspec.Struct, frozen=True, tag_field="kind"):
@@ -104,29 +103,20 @@ class Frozen(Change, frozen=True, tag="frozen"):
     nothing of it is left."""
 
 
-class Held(Change, frozen=True, tag="held"):
-    """A machine that stands still while it is saved; afterwards it goes on, unless it `stood` before."""
+class Saving(Change, frozen=True, tag="saving"):
+    """Files that an engine writes for somebody who may be gone. It answers one request after another, so once it has
+    answered ours it writes no more."""
 
     run: str
-    stood: bool
-
-    def do(self) -> None:
-        if not self.stood:
-            self._put(VmState.PAUSED)
 
     def undo(self) -> None:
-        """Answered after what the engine is at, so whoever asked for a snapshot before us has no more of it to come."""
-        with suppress(EngineError, OSError):  # no engine: nobody stands still
-            self._put(VmState.PAUSED if self.stood else VmState.RESUMED)
-
-    def _put(self, state: VmState) -> None:
         from firkin.vmm.client import ApiClient
 
-        with ApiClient(Path(self.run) / API_SOCKET) as api:
-            api.call(Call("PATCH", "/vm", Vm(state=state)))
+        with suppress(EngineError, OSError), ApiClient(Path(self.run) / API_SOCKET) as api:
+            api.info()
 
 
-AnyChange = Held | Frozen | Folder | NetworkUp | SysctlSet | LinkUp | EngineUp | KeeperUp
+AnyChange = Saving | Frozen | Folder | NetworkUp | SysctlSet | LinkUp | EngineUp | KeeperUp
 
 
 class Ledger:

@@ -15,10 +15,13 @@ from firkin.spec import MachineSpec
 from firkin.store.images import Image
 from firkin.store.kernels import Kernel
 from firkin.store.machines import Lifetime, MachineRecord
+from firkin.store.pools import PoolRecord
 from firkin.store.snapshots import SnapshotRecord
 
 if TYPE_CHECKING:
     from firkin.manager.machine import Machine
+    from firkin.manager.pool import Pool
+    from firkin.manager.running import Order
     from firkin.manager.snapshot import Snapshot
 
 
@@ -61,8 +64,8 @@ class Firkin:
         return Machine(self.context, found[0].id, outlives=True)
 
     def snapshots(self) -> list[SnapshotRecord]:
-        """All snapshots, oldest first."""
-        return self.context.snapshots.all()
+        """All snapshots that somebody took, oldest first: templates are firkin's own."""
+        return [record for record in self.context.snapshots.all() if record.template is None]
 
     def snapshot(self, name: str) -> Snapshot:
         """The snapshot of that name or id prefix.
@@ -104,7 +107,9 @@ class Firkin:
         )
 
     def run(self, spec: MachineSpec, *, lifetime: Lifetime = Lifetime.KEPT, outlives: bool = False) -> Machine:
-        """Boot a machine and wait until its agent answers. One that `outlives` its handle is not removed by `with`.
+        """Start a machine and wait until its agent answers. One that `outlives` its handle is not removed by `with`.
+
+        It is forked from the template of its kind; the first of its kind boots, and leaves one (docs/forks.md).
 
         On any failure, Ctrl-C included, everything is undone before the error leaves.
 
@@ -112,20 +117,44 @@ class Firkin:
             InvalidSpec, NotFound, NameTaken: the request cannot be met; nothing was touched.
             HostError, EngineError, GuestError: a step failed.
         """
-        # Loaded here: listing machines needs neither.
-        from firkin.manager import launch, networks, start
+        return self._order(spec).carry_out(lifetime, outlives=outlives)
+
+    def pools(self) -> list[PoolRecord]:
+        """All pools, oldest first."""
+        return self.context.pools.all()
+
+    def pool(self, name: str) -> Pool:
+        """The pool of that name.
+
+        Raises:
+            NotFound: there is none.
+        """
+        from firkin.manager import pool
+
+        return pool.find(self.context, name)
+
+    def create_pool(self, name: str, of: MachineSpec | Snapshot, *, size: int) -> Pool:
+        """Hold `size` machines ready: forks of a snapshot, or of a machine that boots for it now. They come in the
+        background.
+
+        Raises:
+            InvalidSpec, NotFound, NameTaken: the request cannot be met; nothing was touched.
+            HostError, EngineError, GuestError: the machine that was to be forked failed.
+        """
+        from firkin.manager import pool
+
+        pool.check(self.context, name, size)
+        if isinstance(of, MachineSpec):
+            return pool.create(self.context, name, self._order(of).template(), size=size, network=of.network)
+        return pool.create(self.context, name, of.record, size=size)
+
+    def _order(self, spec: MachineSpec) -> Order:
+        from firkin.manager.running import Order  # listing machines needs none of it
 
         spec.check(host_memory_mib=host_memory_mib())
         engine, kernel, image = self.engine(), self.kernel(spec.kernel), self.image(spec.image)
         refuse_command_under_init(spec, image)
-        boot = launch.Launch(
-            context=self.context,
-            record=launch.new_record(spec, lifetime, engine, spec.network),
-            network=networks.plan(self.context, spec.network),
-            kernel=kernel,
-            image=image,
-        )
-        return start.carry_out(boot, launch.BOOT, outlives=outlives)
+        return Order(self.context, spec, engine=engine, kernel=kernel, image=image)
 
 
 def refuse_command_under_init(spec: MachineSpec, image: Image) -> None:

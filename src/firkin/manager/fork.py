@@ -17,7 +17,7 @@ from firkin.manager.machine import Machine
 from firkin.manager.snapshot_files import Files
 from firkin.manager.start import Start, carry_out, join_network, make_folders, start_engine
 from firkin.paths import VSOCK_SOCKET
-from firkin.spec import NAME
+from firkin.spec import NAME, MachineSpec
 from firkin.store.machines import Lifetime, MachineRecord, State
 from firkin.store.snapshots import SnapshotRecord
 from firkin.vmm import restore
@@ -72,20 +72,23 @@ def fork(
     lifetime: Lifetime = Lifetime.KEPT,
     outlives: bool = False,
     files: Files | None = None,
+    spec: MachineSpec | None = None,
 ) -> Machine:
     """Start a machine from a snapshot and wait until its agent answers. On any failure everything is undone.
+
+    `spec` is what the machine goes by where the snapshot is a template: one that boots to the same.
 
     Raises:
         NameTaken: nothing was touched.
         HostError, EngineError, GuestError: a step failed.
     """
-    record = _new_record(snapshot, name, lifetime)
+    record = _new_record(snapshot, name, lifetime, spec or snapshot.spec)
     under_way = Fork(
         context=context,
         record=record,
         network=networks.plan(context, record.network or "default"),
         snapshot=snapshot,
-        files=files or Files.of(context.paths, snapshot.id),
+        files=files or snapshots.materialize(context, snapshot),
     )
     return carry_out(under_way, STEPS, outlives=outlives)
 
@@ -107,7 +110,7 @@ def fork_many(
         HostError, EngineError, GuestError: one failed.
     """
     called = _names(context, count, names)
-    files = files or Files.of(context.paths, snapshot.id)
+    files = files or snapshots.materialize(context, snapshot)
 
     def one(name: str | None) -> Machine:
         return fork(context, snapshot, name=name, lifetime=lifetime, outlives=outlives, files=files)
@@ -152,17 +155,17 @@ def _undo(threads: ThreadPoolExecutor, starts: list[Future[Machine]]) -> None:
     list(threads.map(lambda machine: machine.remove(force=True), made))
 
 
-def _new_record(snapshot: SnapshotRecord, name: str | None, lifetime: Lifetime) -> MachineRecord:
+def _new_record(snapshot: SnapshotRecord, name: str | None, lifetime: Lifetime, spec: MachineSpec) -> MachineRecord:
     machine_id = secrets.token_hex(6)
-    base = snapshot.spec.name or snapshot.spec.image.split(":")[0]
+    base = spec.name or spec.image.split(":")[0]
     return MachineRecord(
         id=machine_id,
         name=name or f"{base[:54]}-{machine_id[:8]}",
         state=State.STARTING,
-        spec=snapshot.spec,
+        spec=spec,
         lifetime=lifetime,
         engine=snapshot.engine,
-        network=snapshot.spec.network,
+        network=spec.network,
         snapshot=snapshot.id,
     )
 

@@ -287,6 +287,10 @@ class Machine(GuestMoments, GuestAccess, GuestFiles):
             record = self._context.machines.get(self.id)
             if record is not None:
                 how(self._context, record)
+        self.part()
+
+    def part(self) -> None:
+        """Give up the lock by which a machine of this session ends with it. The caller holds the machine's."""
         sessions.discard(self)
         if self._session is not None:
             os.close(self._session)

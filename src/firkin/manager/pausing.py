@@ -6,6 +6,8 @@ that: let it run. Every function here wants the machine's lock held and its engi
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from firkin.fcapi.instance import Vm, VmState
@@ -33,6 +35,19 @@ def resume(context: Context, record: MachineRecord) -> None:
     """The guest runs from now on. One that does already goes on."""
     if record.state is State.PAUSED:
         context.ledger.do(record.id, Frozen())
+        thaw(context, record)
+
+
+@contextmanager
+def held(context: Context, record: MachineRecord) -> Iterator[None]:
+    """The guest stands still for this scope and then goes on, unless it was paused before."""
+    if record.state is State.PAUSED:
+        yield
+        return
+    try:
+        _freeze(context, record)
+        yield
+    finally:
         thaw(context, record)
 
 

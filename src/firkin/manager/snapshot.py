@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from types import TracebackType
 from typing import Self
 
@@ -64,6 +65,17 @@ class Snapshot:
     def verify(self) -> list[str]:
         """What is wrong with its files and with those of the snapshots it is a difference from; empty if nothing is."""
         return snapshots.verify(self._context, self.record)
+
+    def export(self, path: Path, *, merge: bool = False) -> None:
+        """Write it and those it is a difference from into one tar file, compressed if its name ends with .zst; with
+        `merge` as one full snapshot.
+
+        Raises:
+            NoSpace, HostError: it cannot be written; nothing is left.
+        """
+        from firkin.manager.transport import export_to
+
+        export_to(self._context, self.record, path, merge=merge)
 
     def remove(self) -> None:
         """Remove it with its files. Machines that were forked from it go on.

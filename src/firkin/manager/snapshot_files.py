@@ -58,13 +58,13 @@ def digests(files: Files) -> dict[str, str]:
     return {path.name: sha256_file(path) for path in (files.state, files.memory)}
 
 
-def check_pages(folder: Path) -> None:
+def check_pages(folder: Path, *, page_size: int = PAGE_SIZE) -> None:
     """A difference says by its holes which pages it has, so none may be hidden in a larger block.
 
     Raises:
         HostError: this file system keeps track of larger blocks only.
     """
-    if (size := folder.stat().st_blksize) > PAGE_SIZE:
+    if (size := folder.stat().st_blksize) > page_size:
         raise HostError(
             f"{folder}: a file system with blocks of {size} bytes cannot hold differences of memory",
             hint="without --diff, or set FIRKIN_HOME to an ext4, xfs, btrfs or tmpfs",

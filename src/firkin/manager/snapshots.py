@@ -6,6 +6,7 @@ whoever finds the lock free and the journal not empty undoes the rest.
 
 from __future__ import annotations
 
+import errno
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,13 +16,13 @@ import msgspec
 
 from firkin.errors import ApiFault, InvalidSpec, NameTaken, NoSpace, NotFound, UsageError
 from firkin.fcapi.config import VmConfig
-from firkin.fcapi.instance import InstanceState
 from firkin.fcapi.snapshot import SnapshotCreate, SnapshotType
 from firkin.host.lock import locked
-from firkin.manager.changes import Folder, Held
+from firkin.manager import pausing
+from firkin.manager.changes import Folder, Saving
 from firkin.manager.context import Context
 from firkin.manager.machine import Machine
-from firkin.manager.snapshot_files import Files, check_pages, digests
+from firkin.manager.snapshot_files import Files, check_pages, digests, merge
 from firkin.spec import NAME
 from firkin.store.machines import MachineRecord
 from firkin.store.snapshots import SnapshotRecord
@@ -74,7 +75,7 @@ def passing(context: Context, machine: Machine) -> Iterator[tuple[SnapshotRecord
         with locked(context.machine_lock(machine.id)):
             record = _describe(context, machine, snapshot_id, None, None, diff=False)
             _save(context, machine, record, diff=False)
-            context.ledger.drop(owner_of(snapshot_id), Held)
+            context.ledger.drop(owner_of(snapshot_id), Saving)
         yield record, Files.of(context.paths, snapshot_id)
 
 
@@ -162,14 +163,14 @@ def _save(context: Context, machine: Machine, record: SnapshotRecord, *, diff: b
         snapshot_path=str(files.state),
         mem_file_path=str(files.memory),
     )
+    context.ledger.do(owner, Saving(str(machine.run_folder)))
     with ApiClient(machine.run_folder / API_SOCKET, timeout_s=_patience_s(record)) as api:
-        held = Held(str(machine.run_folder), stood=api.info().state is InstanceState.PAUSED)
-        context.ledger.do(owner, held)
-        try:
-            api.call(Call("PUT", "/snapshot/create", body))
-        except ApiFault as error:
-            raise _told(context, error) from error
-        held.undo()
+        api.info()  # connects while the guest still runs
+        with pausing.held(context, machine.record):
+            try:
+                api.call(Call("PUT", "/snapshot/create", body))
+            except ApiFault as error:
+                raise _told(context, error) from error
 
 
 def _patience_s(record: SnapshotRecord) -> float:
@@ -178,8 +179,7 @@ def _patience_s(record: SnapshotRecord) -> float:
 
 def _told(context: Context, error: ApiFault) -> Exception:
     if any(sign in error.fault_message for sign in ("No space left", "quota exceeded")):
-        hint = "free some space (firkin snapshot ls), or set FIRKIN_HOME elsewhere"
-        return NoSpace(f"{context.paths.home}: disk full; the machine goes on", hint=hint)
+        return _full(context.paths.home)
     return error
 
 
@@ -218,6 +218,53 @@ def remove(context: Context, record: SnapshotRecord) -> None:
         context.snapshots.remove(record.id)
         # It is there: written down only to be undone, by us now or by the next firkin.
         context.ledger.do(owner_of(record.id), Folder(str(Files.of(context.paths, record.id).folder)))
+
+
+def materialize(context: Context, record: SnapshotRecord) -> Files:
+    """What a machine is loaded from. A difference is merged with all that it differs from when this is first asked.
+
+    Raises:
+        NotFound: it was removed meanwhile.
+        NoSpace: the disk is full.
+    """
+    files = Files.of(context.paths, record.id)
+    if record.parent is None:
+        return files
+    if not files.whole.exists():
+        with making(context, record.id), room(context.paths.home):
+            _merge(context, record, files)
+    return Files(files.state, files.whole)
+
+
+def _merge(context: Context, record: SnapshotRecord, files: Files) -> None:
+    if context.snapshots.get(record.id) is None:
+        raise NotFound("snapshot", record.name)
+    if files.whole.exists():
+        return  # whoever held the lock before us made it
+    memories: list[Path] = []
+    for link in chain(context, record):
+        own = Files.of(context.paths, link.id)
+        memories = [own.whole] if own.whole.exists() else [*memories, own.memory]
+    draft = files.folder / "draft"
+    context.ledger.do(owner_of(record.id), Folder(str(draft)))
+    merge(memories[0], memories[1:], draft / "whole")
+    (draft / "whole").replace(files.whole)
+
+
+@contextmanager
+def room(where: Path) -> Iterator[None]:
+    """A full disk is told as such."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise _full(where) from error
+
+
+def _full(where: Path) -> NoSpace:
+    hint = "free some space (firkin snapshot ls), or choose another place"
+    return NoSpace(f"{where}: disk full; nothing was left behind", hint=hint)
 
 
 def verify(context: Context, record: SnapshotRecord) -> list[str]:

@@ -53,6 +53,7 @@ class Start:
             run=self.run,
             console=self.context.console(self.record.id),
             engine_log=self.home / "engine.log",
+            zygote=self.context.zygote,
         )
 
     def leased(self) -> LinkPlan:
