@@ -13,10 +13,10 @@ import msgspec
 from firkin.agent.members import ArchiveReader, Member, MemberKind
 from firkin.errors import BadArchive, HostError, NameTaken, ProgramFailed, UsageError
 from firkin.host import sparse, zstd
+from firkin.host.memory import total_mib
 from firkin.manager import snapshots
 from firkin.manager.changes import Folder
 from firkin.manager.context import Context
-from firkin.manager.firkin import host_memory_mib
 from firkin.manager.portable import MANIFEST, MOST_BYTES, Link, Manifest, to_record
 from firkin.manager.snapshot_files import Files, digests
 from firkin.manager.snapshots import making, owner_of
@@ -102,7 +102,7 @@ def _manifest(reader: ArchiveReader, first: Member | None) -> Manifest:
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise BadArchive(f"{MANIFEST.decode()}: {error}") from error
     for link in manifest.links:
-        link.spec.check(host_memory_mib=host_memory_mib())
+        link.spec.check(host_memory_mib=total_mib())
     if len({link.id for link in manifest.links}) < len(manifest.links):
         raise BadArchive("two snapshots of one id")
     if len({(link.memory_bytes, link.engine) for link in manifest.links}) > 1:

@@ -11,16 +11,19 @@ from pathlib import Path
 from typing import TypeVar
 
 from firkin.agent.client import AgentConnection
+from firkin.fcapi.config import VmConfig
+from firkin.host.files import write_atomic
 from firkin.host.lock import locked, try_lock
 from firkin.host.process import ProcessRef
-from firkin.manager import networks, reconcile
+from firkin.manager import keys, networks, reconcile, ssh
 from firkin.manager.changes import EngineUp, Folder, KeeperUp
 from firkin.manager.context import Context
+from firkin.manager.guest import Identity
 from firkin.manager.machine import Machine
 from firkin.net.plan import LinkPlan, NetworkPlan
 from firkin.progress import step
 from firkin.store.machines import Lifetime, MachineRecord, State
-from firkin.vmm import backend
+from firkin.vmm import backend, boot
 from firkin.vmm.process import Station, spawn
 
 
@@ -91,6 +94,18 @@ def start_engine(start: Start) -> None:
     start.context.ledger.do(start.record.id, EngineUp(start.record.id))
     start.engine = spawn(backend.argv(start.record.engine, start.record.id, start.station.engine_log), start.station)
     start.context.machines.update(start.record.id, pid=start.engine.pid, pid_started=start.engine.started)
+
+
+def write_config(start: Start, config: VmConfig) -> None:
+    """The machine's config, for people to read."""
+    write_atomic(start.run / "vm_config.json", boot.to_json(config) + "\n", mode=0o600)
+
+
+def make_keys(start: Start) -> Identity:
+    """Keys of its own for the guest's SSH server, which whoever logs in from here will know."""
+    identity = keys.machine_identity(start.context.paths, start.home, start.record.name)
+    write_atomic(start.home / ssh.KNOWN_HOSTS, keys.known_host(identity, start.record.name), mode=0o600)
+    return identity
 
 
 def carry_out(start: S, steps: Sequence[tuple[str, Callable[[S], None]]], *, outlives: bool) -> Machine:
