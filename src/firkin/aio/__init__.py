@@ -54,8 +54,8 @@ if TYPE_CHECKING:
     from firkin.aio.opening import Firkin as Firkin
     from firkin.aio.opening import get as get
     from firkin.aio.opening import run as run
-    from firkin.aio.process import Process as Process
     from firkin.aio.pools import Pool as Pool
+    from firkin.aio.process import Process as Process
     from firkin.aio.snapshot import Snapshot as Snapshot
 
 _HOME = {

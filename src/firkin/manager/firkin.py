@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
@@ -21,7 +20,6 @@ from firkin.store.snapshots import SnapshotRecord
 if TYPE_CHECKING:
     from firkin.manager.machine import Machine
     from firkin.manager.pool import Pool
-    from firkin.manager.running import Order
     from firkin.manager.snapshot import Snapshot
 
 
@@ -74,10 +72,9 @@ class Firkin:
             NotFound: there is none.
             UsageError: the prefix fits several.
         """
-        from firkin.manager import snapshots
-        from firkin.manager.snapshot import Snapshot
+        from firkin.manager.snapshot import Snapshot, find
 
-        return Snapshot(self.context, snapshots.find(self.context, name).id)
+        return Snapshot(self.context, find(self.context, name).id)
 
     def engine(self) -> str:
         """Which VMM this host gets: `firecracker` or `firkin-vmm`."""
@@ -117,7 +114,9 @@ class Firkin:
             InvalidSpec, NotFound, NameTaken: the request cannot be met; nothing was touched.
             HostError, EngineError, GuestError: a step failed.
         """
-        return self._order(spec).carry_out(lifetime, outlives=outlives)
+        from firkin.manager import running  # listing machines needs none of it
+
+        return running.order(self, spec).carry_out(lifetime, outlives=outlives)
 
     def pools(self) -> list[PoolRecord]:
         """All pools, oldest first."""
@@ -141,31 +140,9 @@ class Firkin:
             InvalidSpec, NotFound, NameTaken: the request cannot be met; nothing was touched.
             HostError, EngineError, GuestError: the machine that was to be forked failed.
         """
-        from firkin.manager import pool
+        from firkin.manager import pool, running
 
         pool.check(self.context, name, size)
         if isinstance(of, MachineSpec):
-            return pool.create(self.context, name, self._order(of).template(), size=size, network=of.network)
+            return pool.create(self.context, name, running.order(self, of).template(), size=size, network=of.network)
         return pool.create(self.context, name, of.record, size=size)
-
-    def _order(self, spec: MachineSpec) -> Order:
-        from firkin.manager.running import Order  # listing machines needs none of it
-
-        spec.check(host_memory_mib=host_memory_mib())
-        engine, kernel, image = self.engine(), self.kernel(spec.kernel), self.image(spec.image)
-        refuse_command_under_init(spec, image)
-        return Order(self.context, spec, engine=engine, kernel=kernel, image=image)
-
-
-def refuse_command_under_init(spec: MachineSpec, image: Image) -> None:
-    """An image with its own init has no entrypoint to replace."""
-    if spec.command and image.config.init is not None:
-        raise UsageError(
-            f"image {image.reference!r} runs its own init and cannot run a command in its place",
-            hint="start it with -d, then: firkin exec NAME -- COMMAND",
-        )
-
-
-def host_memory_mib() -> int:
-    """All of this host's memory."""
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2**20

@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import os
 import secrets
-import subprocess
-import sys
 import time
 from contextlib import ExitStack
 from pathlib import Path
@@ -22,9 +20,8 @@ import msgspec
 from firkin.agent.client import AgentConnection, connect
 from firkin.errors import EngineError, GuestError, HostError, InvalidSpec, NameTaken, NotFound
 from firkin.fcapi.instance import Vm, VmState
-from firkin.host import process
 from firkin.host.lock import locked, try_lock
-from firkin.manager import reconcile
+from firkin.manager import background, reconcile
 from firkin.manager.context import Context
 from firkin.manager.machine import Machine
 from firkin.paths import VSOCK_SOCKET
@@ -152,7 +149,9 @@ class Pool:
         """Have a filler replace what was claimed, unless one is at work."""
         record = self._context.pools.get(self.id)
         if record is not None and not self.filling and self.ready < record.size:
-            start_filler(self._context, record)
+            background.start(
+                self._context, "firkin.manager.pool_filler", "--pool", self.id, log=log_path(self._context, record)
+            )
 
     def remove(self) -> None:
         """Forget the pool and remove the machines that wait in it; those that were claimed go on."""
@@ -216,18 +215,5 @@ def _wake(run: Path) -> AgentConnection:
     with ApiClient(run / API_SOCKET, timeout_s=WAKE_TIMEOUT_S) as api:
         api.call(Call("PATCH", "/vm", Vm(state=VmState.RESUMED)))
     agent = connect(run / VSOCK_SOCKET, WAKE_TIMEOUT_S)
-    # agent.set_clock()
+    agent.set_clock()
     return agent
-
-
-def start_filler(context: Context, pool: PoolRecord) -> None:
-    """Start a process of its own, which outlives us."""
-    settings = msgspec.json.encode(context.settings, enc_hook=str).decode()
-    argv = [sys.executable, "-I", "-m", "firkin.manager.pool_filler", settings, "--pool", pool.id]
-    log = log_path(context, pool)
-    log.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    with log.open("wb") as errors:
-        child = subprocess.Popen(
-            argv, stdin=subprocess.DEVNULL, stdout=errors, stderr=errors, cwd="/", start_new_session=True
-        )
-    process.let_go(child)

@@ -9,16 +9,14 @@ from __future__ import annotations
 import os
 import sys
 
-import msgspec
-
 from firkin.errors import FirkinError, HostError
 from firkin.fcapi.instance import Vm, VmState
 from firkin.host.lock import locked, try_lock
 from firkin.host.memory import available_mib
+from firkin.manager import background
 from firkin.manager.context import Context
 from firkin.manager.firkin import Firkin
 from firkin.manager.pool import fork_of, lock_path
-from firkin.settings import Settings
 from firkin.store.machines import Lifetime
 from firkin.store.pools import PoolRecord
 from firkin.vmm.boot import API_SOCKET, Call
@@ -75,12 +73,11 @@ def _check_memory(context: Context, pool: PoolRecord) -> None:
 
 
 def main() -> None:
-    settings = msgspec.json.decode(sys.argv[1], type=Settings, dec_hook=lambda kind, value: kind(value))
     try:
-        with Firkin(settings) as firkin:
-            fill(firkin.context, sys.argv[3])
+        with Firkin(background.settings()) as firkin:
+            fill(firkin.context, sys.argv[2])
     except FirkinError as error:
-        sys.exit(f"error: {error}\nhint: {error.hint}" if error.hint else f"error: {error}")
+        sys.exit(background.last_words(error))
 
 
 if __name__ == "__main__":

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import KW_ONLY, dataclass
+from typing import TYPE_CHECKING
 
-from firkin.errors import EngineError, GuestError, HostError
+from firkin.errors import EngineError, GuestError, HostError, UsageError
+from firkin.host.lock import locked
+from firkin.host.memory import total_mib
 from firkin.manager import templates
 from firkin.manager.context import Context
 from firkin.manager.machine import Machine
@@ -14,7 +17,32 @@ from firkin.store.kernels import Kernel
 from firkin.store.machines import Lifetime
 from firkin.store.snapshots import SnapshotRecord
 
+if TYPE_CHECKING:
+    from firkin.manager.firkin import Firkin
+
 UNUSABLE = (HostError, EngineError, GuestError)  # but not a request that a boot would not meet either
+
+
+def order(firkin: Firkin, spec: MachineSpec) -> Order:
+    """All that a spec needs, found or made.
+
+    Raises:
+        InvalidSpec, NotFound, UsageError: the request cannot be met; nothing was touched.
+        HostError: kernel or image cannot be made.
+    """
+    spec.check(host_memory_mib=total_mib())
+    engine, kernel, image = firkin.engine(), firkin.kernel(spec.kernel), firkin.image(spec.image)
+    refuse_command_under_init(spec, image)
+    return Order(firkin.context, spec, engine=engine, kernel=kernel, image=image)
+
+
+def refuse_command_under_init(spec: MachineSpec, image: Image) -> None:
+    """An image with its own init has no entrypoint to replace."""
+    if spec.command and image.config.init is not None:
+        raise UsageError(
+            f"image {image.reference!r} runs its own init and cannot run a command in its place",
+            hint="start it with -d, then: firkin exec NAME -- COMMAND",
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,10 +79,18 @@ class Order:
             return template
         from firkin.manager import template_keeping
 
-        with self._boot(Lifetime.SESSION) as machine:
-            if self.image.config.init is not None:
-                template_keeping.settle(machine)
-            return template_keeping.make(self.context, machine, self._key)
+        with locked(template_keeping.lock_path(self.context, self._key)):
+            if template := templates.find(self.context, self._key):
+                return template
+            with self._boot(Lifetime.SESSION) as machine:
+                if self._goes_on_booting:
+                    template_keeping.settle(machine)
+                return template_keeping.make(self.context, machine, self._key)
+
+    @property
+    def _goes_on_booting(self) -> bool:
+        """An image's own init does, long after the agent answers."""
+        return self.image.config.init is not None
 
     @property
     def _key(self) -> str:
@@ -73,16 +109,18 @@ class Order:
         return start.carry_out(boot, launch.BOOT, outlives=outlives)
 
     def _boot_first(self, lifetime: Lifetime, *, outlives: bool) -> Machine:
-        """The first of its kind leaves a template. An image's own init goes on booting long after the agent answers."""
-        machine = self._boot(lifetime, outlives=outlives)
-        if self.image.config.init is None:
-            from firkin.manager import template_keeping
+        """The first of its kind leaves a template, or has one made that is worth more than it would be now."""
+        from firkin.manager import template_keeping
 
-            try:
+        machine = self._boot(lifetime, outlives=outlives)
+        try:
+            if self._goes_on_booting:
+                template_keeping.have_made(self.context, self.spec, self._key)
+            else:
                 template_keeping.leave(self.context, machine, self._key)
-            except BaseException:  # Ctrl-C: nobody gets to know of the machine
-                machine.remove(force=True)
-                raise
+        except BaseException:  # Ctrl-C: nobody gets to know of the machine
+            machine.remove(force=True)
+            raise
         return machine
 
     def _fork(self, template: SnapshotRecord, lifetime: Lifetime, *, outlives: bool) -> Machine | None:

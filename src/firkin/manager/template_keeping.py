@@ -6,15 +6,19 @@ import logging
 import os
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
+import msgspec
+
 from firkin.agent.messages import ExecRefused
-from firkin.errors import ExecTimeout, FirkinError
-from firkin.host.lock import locked, try_lock
-from firkin.manager import snapshots
+from firkin.errors import ExecTimeout, FirkinError, UsageError
+from firkin.host.lock import try_lock
+from firkin.manager import background, snapshots
 from firkin.manager.context import Context
 from firkin.manager.machine import Machine
 from firkin.manager.snapshot_files import Files, sizes
+from firkin.spec import MachineSpec
 from firkin.store.snapshots import SnapshotRecord
 
 log = logging.getLogger("firkin")
@@ -32,7 +36,7 @@ def leave(context: Context, machine: Machine, key: str) -> None:
     if lock is None:
         return
     try:
-        _make(context, machine, key)
+        make(context, machine, key)
     except FirkinError as error:
         log.warning("no template was kept: %s", error)
     finally:
@@ -40,21 +44,25 @@ def leave(context: Context, machine: Machine, key: str) -> None:
 
 
 def make(context: Context, machine: Machine, key: str) -> SnapshotRecord:
-    """The same where a template is what somebody waits for.
+    """The same for somebody who waits for it and holds its lock.
 
     Raises:
         HostError, EngineError: it cannot be made.
     """
-    with locked(lock_path(context, key)):
-        return _make(context, machine, key)
-
-
-def _make(context: Context, machine: Machine, key: str) -> SnapshotRecord:
     if found := context.snapshots.template(key):
         return found
     made = snapshots.create(context, machine, name=f"template-{key[:12]}", template=key, seal=False)
     evict(context, keep=made.id)
     return made
+
+
+def have_made(context: Context, spec: MachineSpec, key: str) -> None:
+    """Start a process that makes the template, unless one is at it."""
+    if not context.is_free(lock_path(context, key)):
+        return
+    name = f"template-{key[:12]}"
+    named = msgspec.json.encode(msgspec.structs.replace(spec, name=name)).decode()
+    background.start(context, "firkin.manager.template_maker", named, log=context.paths.home / "logs" / f"{name}.log")
 
 
 def lock_path(context: Context, key: str) -> Path:
@@ -78,8 +86,9 @@ def settle(machine: Machine, *, timeout_s: float = SETTLE_S) -> None:
 
 def drop(context: Context, record: SnapshotRecord, why: FirkinError) -> None:
     """Forget a template from which no machine came."""
-    log.warning("%s is dropped: %s", record.name, why)
-    snapshots.remove(context, record)
+    log.warning("%s cannot be used: %s", record.name, why)
+    with suppress(UsageError):  # a pool is of it, or a snapshot is a difference from it: their owner's to remove
+        snapshots.remove(context, record)
 
 
 def evict(context: Context, *, keep: str | None = None) -> None:
