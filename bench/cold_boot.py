@@ -101,7 +101,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="firkin-bench-") as home:
         (Path(home) / "blobs").symlink_to(lender.paths.home / "blobs")
         source = Context(lender)
-        with Firkin(settings.load(os.environ | {"FIRKIN_HOME": home, "FIRKIN_NETWORK_MODE": "own"})) as firkin:
+        with Firkin(
+            settings.load(os.environ | {"FIRKIN_HOME": home, "FIRKIN_NETWORK_MODE": "own", "FIRKIN_COLD": "1"})
+        ) as firkin:
             for kernel in source.kernels.all():
                 firkin.context.kernels.put(kernel)
             for image in source.images.all():

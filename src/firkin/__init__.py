@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from firkin.manager.machine import Machine as Machine
     from firkin.manager.opening import get as get
     from firkin.manager.opening import run as run
+    from firkin.manager.pool import Pool as Pool
     from firkin.manager.snapshot import Snapshot as Snapshot
     from firkin.manager.stats import Rates as Rates
     from firkin.manager.stats import Stats as Stats
@@ -78,6 +79,7 @@ _HOME = {
     "GuestProcess": "firkin.agent.stats",
     "LogLine": "firkin.manager.logs",
     "Snapshot": "firkin.manager.snapshot",
+    "Pool": "firkin.manager.pool",
     "function": "firkin.functions.function",
     "Function": "firkin.functions.function",
     "Firkin": "firkin.manager.firkin",

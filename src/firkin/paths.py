@@ -61,6 +61,11 @@ class Paths:
     def locks(self) -> Path:
         return self.run / "locks"
 
+    @property
+    def zygotes(self) -> Path:
+        """Sockets, locks and last words of the warm processes of which engines are forked."""
+        return self.run / "zygotes"
+
     def machine_home(self, machine_id: str) -> Path:
         """Logs and layers of one machine."""
         return self.home / "machines" / machine_id

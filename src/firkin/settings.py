@@ -16,7 +16,7 @@ from firkin.errors import InvalidSpec
 from firkin.paths import Paths
 
 E = TypeVar("E", bound=StrEnum)
-MAX_MIB = 2**20
+MAX_NUMBER = 2**20
 
 
 class NetworkMode(StrEnum):
@@ -44,6 +44,9 @@ class Settings:
     kernel: str = "debian"
     image: str = "debian"
     console_log_mib: int = 8  # of one of the two files that a machine's console log has
+    templates_mib: int = 2048  # on disk, of all templates together
+    cold: bool = False  # boot every machine, and keep no templates
+    zygote: int = 60  # seconds that a warm process waits for engines to start; 0: none is kept
 
 
 def load(environ: Mapping[str, str] = os.environ, *, uid: int | None = None) -> Settings:
@@ -60,12 +63,15 @@ def load(environ: Mapping[str, str] = os.environ, *, uid: int | None = None) -> 
         engine=_choice(EngineChoice, merged, "engine", EngineChoice.AUTO),
         kernel=str(merged.get("kernel", "debian")),
         image=str(merged.get("image", "debian")),
-        console_log_mib=_positive(merged, "console_log_mib", 8),
+        console_log_mib=_number(merged, "console_log_mib", 8),
+        templates_mib=_number(merged, "templates_mib", 2048),
+        cold=_switch(merged, "cold"),
+        zygote=_number(merged, "zygote", 60, least=0),
     )
 
 
 def _from_environment(environ: Mapping[str, str]) -> dict[str, Any]:
-    keys = ("network_mode", "engine", "kernel", "image", "console_log_mib")
+    keys = ("network_mode", "engine", "kernel", "image", "console_log_mib", "templates_mib", "cold", "zygote")
     return {key: environ[f"FIRKIN_{key.upper()}"] for key in keys if environ.get(f"FIRKIN_{key.upper()}")}
 
 
@@ -90,11 +96,23 @@ def _choice(kind: type[E], values: Mapping[str, Any], key: str, default: E) -> E
         raise InvalidSpec(f"{key}: {values[key]!r} is not one of {known}", hint=f"set FIRKIN_{key.upper()}") from error
 
 
-def _positive(values: Mapping[str, Any], key: str, default: int) -> int:
+def _number(values: Mapping[str, Any], key: str, default: int, *, least: int = 1) -> int:
     try:
         number = int(values.get(key, default))
     except (TypeError, ValueError):
-        number = 0
-    if not 1 <= number <= MAX_MIB:
-        raise InvalidSpec(f"{key}: {values[key]!r} is not a number from 1 to {MAX_MIB}", hint=f"{key} = {default}")
+        number = -1
+    if not least <= number <= MAX_NUMBER:
+        raise InvalidSpec(
+            f"{key}: {values[key]!r} is not a number from {least} to {MAX_NUMBER}", hint=f"{key} = {default}"
+        )
     return number
+
+
+def _switch(values: Mapping[str, Any], key: str) -> bool:
+    """TOML's true and false; 1 and 0 where only text can be given."""
+    value = values.get(key, False)
+    if isinstance(value, bool):
+        return value
+    if value not in ("0", "1"):
+        raise InvalidSpec(f"{key}: {value!r} is neither 0 nor 1", hint=f"set FIRKIN_{key.upper()}")
+    return bool(value == "1")

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sqlite3
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
@@ -61,33 +62,45 @@ def borrowed_home(home: Path) -> Path:
     return home
 
 
+@contextmanager
+def lent_home(home: Path) -> Iterator[Path]:
+    """The same for a scope, after which its zygotes end: they do when their folder is gone."""
+    yield borrowed_home(home)
+    shutil.rmtree(home / "run" / "zygotes", ignore_errors=True)
+
+
 @pytest.fixture
-def home(tmp_path: Path) -> Path:
+def home(tmp_path: Path) -> Iterator[Path]:
     """A home for one test."""
-    return borrowed_home(tmp_path / "home")
+    with lent_home(tmp_path / "home") as home:
+        yield home
 
 
 @pytest.fixture(scope="module")
-def shared_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def shared_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A home for all tests of a module."""
-    return borrowed_home(tmp_path_factory.mktemp("shared") / "home")
+    with lent_home(tmp_path_factory.mktemp("shared") / "home") as home:
+        yield home
 
 
 @pytest.fixture(scope="module")
 def box(shared_home: Path) -> Iterator[Machine]:
     """A busybox machine named `box` that the tests of a module share; none of them may break it."""
-    settings = load({"FIRKIN_HOME": str(shared_home), "FIRKIN_KERNEL": KERNEL})
+    settings = load({"FIRKIN_HOME": str(shared_home), "FIRKIN_KERNEL": KERNEL, "FIRKIN_COLD": "1"})
     with Firkin(settings) as firkin, firkin.run(MachineSpec(name="box", image="busybox", memory_mib=256)) as machine:
         yield machine
 
 
 @pytest.fixture
 def open_firkin(home: Path) -> Iterator[Callable[[], Firkin]]:
-    """Open the home as often as a test wants; every machine in it is removed at the end."""
+    """Open the home as often as a test wants, to boot machines; every one in it is removed at the end."""
     opened: list[Firkin] = []
+    environ = {
+        "FIRKIN_HOME": str(home), "FIRKIN_KERNEL": KERNEL, "FIRKIN_IMAGE": "busybox", "FIRKIN_COLD": "1",
+    }  # fmt: skip
 
     def open_it() -> Firkin:
-        opened.append(Firkin(load({"FIRKIN_HOME": str(home), "FIRKIN_KERNEL": KERNEL, "FIRKIN_IMAGE": "busybox"})))
+        opened.append(Firkin(load(environ)))
         return opened[-1]
 
     yield open_it

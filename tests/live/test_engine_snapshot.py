@@ -65,20 +65,17 @@ def test_a_restored_guest_goes_on_where_it_was(saved: Snapshot, tmp_path: Path) 
         assert config["boot-source"]["kernel_image_path"] == need_kernel()
 
 
-def test_who_connects_at_once_to_a_restored_guest_is_seldom_thrown_out_again(saved: Snapshot, tmp_path: Path) -> None:
+def test_who_connects_at_once_to_a_restored_guest_is_not_thrown_out_again(saved: Snapshot, tmp_path: Path) -> None:
     with vm(tmp_path, "first") as machine:  # a guest whose server surely listens
         machine.load(saved, **elsewhere(tmp_path, "first.sock"))
         assert machine.ask("count") == "3"
         assert vsock_echo(tmp_path / "first.sock", b"listens") == b"listens"
         later = Snapshot(tmp_path, "later")
         later.create(machine.api)
-    served = 0
-    for name in "abcdef":
+    for name in "abcdefghij":
         with vm(tmp_path) as machine:
             machine.load(later, **elsewhere(tmp_path, name))
-            served += vsock_echo(tmp_path / name, b"at once") == b"at once"
-    # Where the host has little time for the guest, its driver may come to it late; without a wait it mostly does.
-    assert served >= 5
+            assert vsock_echo(tmp_path / name, b"at once") == b"at once"
 
 
 def test_a_restored_guest_is_paused_unless_it_is_to_go_on(saved: Snapshot, tmp_path: Path) -> None:

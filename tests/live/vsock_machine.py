@@ -17,6 +17,8 @@ import pytest
 
 from firkin.engine.vhost import Trap
 from firkin.engine.vsock import VsockDevice
+from firkin.engine.vsock.device import DEVICE_ID
+from firkin.engine.vsock.notice import EVENT_QUEUE
 
 SOURCE = Path(__file__).with_name("vsock_guest.c")
 ECHO, COMMANDS = 1001, 1000
@@ -168,6 +170,8 @@ class Machine:
             self.qmp("getfd", fds=(file.fileno(),), fdname="state")
             self.qmp("migrate-incoming", uri="fd:state")
             assert self.migrated() == "completed"
+        path = f"/machine/peripheral/{DEVICE_ID}"
+        self.device.expect_notice(self.qmp("x-query-virtio-queue-status", path=path, queue=EVENT_QUEUE)["vring-avail"])
         self.qmp("cont")
 
     def _ignore_shared(self) -> None:

@@ -49,9 +49,9 @@ class AgentConnection:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self.close()
 
-    def close(self) -> None:
-        """Hang up."""
-        self._channel.close()
+    def close(self, why: AgentError | None = None) -> None:
+        """Hang up; who waits is told why."""
+        self._channel.close(why)
 
     @property
     def running(self) -> int:
@@ -150,6 +150,16 @@ class AgentConnection:
         from firkin.agent.identity import render_identity
 
         self._request(Kind.IDENTITY, timeout_s, render_identity(identity, time.time_ns()))
+
+    def set_clock(self, timeout_s: float = REPLY_TIMEOUT_S) -> None:
+        """Set the guest's wall clock to ours: it stood still.
+
+        Raises:
+            AgentError: it was not set.
+        """
+        from firkin.agent.identity import render_clock
+
+        self._request(Kind.IDENTITY, timeout_s, render_clock(time.time_ns()))
 
     def sync(self, timeout_s: float = 60.0) -> None:
         """Have the guest write everything to its disks.

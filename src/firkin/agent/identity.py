@@ -37,11 +37,20 @@ def render_identity(identity: Identity, now_ns: int) -> bytes:
     return b"".join(line(*words) for words in _statements(identity, now_ns))
 
 
-def _statements(identity: Identity, now_ns: int) -> Iterator[tuple[str | bytes, ...]]:
+def render_clock(now_ns: int) -> bytes:
+    """The same of a machine that stays who it is, and only stood still."""
+    return line("firkin", "1") + line(*_clock(now_ns))
+
+
+def _clock(now_ns: int) -> tuple[str, str, str]:
     seconds, nanoseconds = divmod(now_ns, 1_000_000_000)
+    return "clock", str(seconds), str(nanoseconds)
+
+
+def _statements(identity: Identity, now_ns: int) -> Iterator[tuple[str | bytes, ...]]:
     yield "firkin", "1"
     yield "seed", identity.seed
-    yield "clock", str(seconds), str(nanoseconds)
+    yield _clock(now_ns)
     yield from (("mac", old, new) for old, new in identity.macs)
     yield from map(interface_words, identity.interfaces)
     yield from map(file_words, (*name_files(identity.hostname, identity.interfaces, identity.dns), *identity.files))

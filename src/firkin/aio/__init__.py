@@ -54,6 +54,7 @@ if TYPE_CHECKING:
     from firkin.aio.opening import Firkin as Firkin
     from firkin.aio.opening import get as get
     from firkin.aio.opening import run as run
+    from firkin.aio.pools import Pool as Pool
     from firkin.aio.process import Process as Process
     from firkin.aio.snapshot import Snapshot as Snapshot
 
@@ -65,6 +66,7 @@ _HOME = {
     "Machine": "firkin.aio.machine",
     "Process": "firkin.aio.process",
     "Snapshot": "firkin.aio.snapshot",
+    "Pool": "firkin.aio.pools",
     "function": "firkin.aio.function",
     "Function": "firkin.aio.function",
     "Firkin": "firkin.aio.opening",

@@ -8,10 +8,12 @@ from types import TracebackType
 from typing import Self
 
 from firkin.aio.machine import Machine
+from firkin.aio.pools import Pool
 from firkin.aio.snapshot import Snapshot
 from firkin.aio.threads import made, threaded
 from firkin.manager import firkin as blocking
 from firkin.manager import machine, opening
+from firkin.manager import pool as blocking_pool
 from firkin.settings import Settings
 from firkin.spec import Environment, MachineSpec
 from firkin.store.machines import Lifetime
@@ -86,7 +88,21 @@ class Firkin:
         """
         return Snapshot(await self._snapshot(name))
 
+    async def pool(self, name: str) -> Pool:
+        """The pool of that name.
+
+        Raises:
+            NotFound: there is none.
+        """
+        return Pool(await self._pool(name))
+
+    async def create_pool(self, name: str, of: MachineSpec | Snapshot, *, size: int) -> Pool:
+        """As `firkin.Firkin.create_pool`. Cancelled, it ends once the pool is removed again."""
+        source = of.sync if isinstance(of, Snapshot) else of
+        return Pool(await made(lambda: self.sync.create_pool(name, source, size=size), blocking_pool.Pool.remove))
+
     records = threaded(blocking.Firkin.records)
+    pools = threaded(blocking.Firkin.pools)
     snapshots = threaded(blocking.Firkin.snapshots)
     engine = threaded(blocking.Firkin.engine)
     kernel = threaded(blocking.Firkin.kernel)
@@ -94,6 +110,7 @@ class Firkin:
     close = threaded(blocking.Firkin.close)
     _machine = threaded(blocking.Firkin.machine)
     _snapshot = threaded(blocking.Firkin.snapshot)
+    _pool = threaded(blocking.Firkin.pool)
 
 
 def _remove(made: machine.Machine) -> None:

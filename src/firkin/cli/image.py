@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 
 import click
@@ -101,9 +101,14 @@ def inspect(reference: str, as_json: bool) -> None:  # noqa: ARG001 - every list
 @image.command()
 @click.argument("references", nargs=-1, required=True, metavar="NAME[:TAG]...")
 def rm(references: tuple[str, ...]) -> None:
-    """Remove images that no machine uses."""
+    """Remove images that no machine uses, and templates of them."""
+    from firkin.manager import template_keeping
+    from firkin.manager.context import Context
+
     with _opened() as store:
         for reference in references:
             used = [(record.name, record.spec.image) for record in store.machines.all()]
             gone = shelf.remove(reference, store.images, store.blobs, store.paths, used)
             click.echo(gone.reference)
+    with closing(Context(load())) as context:
+        template_keeping.evict(context)

@@ -90,12 +90,15 @@ def _suggest(have: set[str]) -> None:
 @kernel.command()
 @click.argument("names", nargs=-1, required=True, metavar="NAME...")
 def rm(names: tuple[str, ...]) -> None:
-    """Remove kernels that no machine uses."""
+    """Remove kernels that no machine uses, and templates that boot them."""
+    from firkin.manager import template_keeping
+
     context = Context(load())
     default = context.settings.kernel
     used = [(record.name, record.spec.kernel or default) for record in context.machines.all()]
     try:
         for name in names:
             click.echo(shelf.remove(name, context.kernels, context.blobs, used).name)
+        template_keeping.evict(context)
     finally:
         context.close()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterable
-from functools import partial
 from typing import TYPE_CHECKING
 
 import click
@@ -49,13 +48,19 @@ def _row(record: MachineRecord) -> tuple[object, ...]:
 
 @click.command()
 @click.argument("name")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON, as always.")
-def inspect(name: str, as_json: bool) -> None:  # noqa: ARG001 - every listing takes --json; this one knows no other form
+@click.option("--timeline", is_flag=True, help="A table of how long each phase of its start took.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON; only --timeline has another form.")
+def inspect(name: str, timeline: bool, as_json: bool) -> None:
     """Print all that is known of a machine, as JSON."""
     from firkin.net.plan import encode_address
 
     with Firkin() as firkin:
         machine = firkin.machine(name)
+        if timeline:
+            from firkin.cli.timeline import print_timeline
+
+            print_timeline(machine.record.timeline, as_json=as_json)
+            return
         network = machine.network
         files = {
             "console_log": str(machine.console_log),
@@ -96,15 +101,13 @@ def line_count(context: click.Context, parameter: click.Parameter, value: str) -
 def logs(name: str, engine: bool, follow: bool, timestamps: bool, tail: int | None, **span: str | None) -> None:
     """Print what the guest wrote on its console."""
     from firkin.manager.logs import read_logs
-    from firkin.vmm import console
 
     if engine and (timestamps or any(span.values())):
         raise UsageError("the VMM's log has its own times in its lines", hint="firkin logs --engine NAME")
     with Firkin() as firkin:
         machine = firkin.machine(name)
         path = machine.engine_log if engine else machine.console_log
-        speaks = partial(console.speaks, machine.record.process, machine.run_folder)
-        lines = read_logs(path, speaks=speaks, follow=follow, tail=tail, **span)
+        lines = read_logs(path, speaks=machine.speaks, follow=follow, tail=tail, **span)
         print_lines(lines, timestamps=timestamps, at_once=follow)
 
 

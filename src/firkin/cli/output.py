@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import click
@@ -23,11 +23,17 @@ def print_json(value: Any) -> None:
 
 
 def print_table(titles: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    """Columns as wide as their widest cell, two blanks between them, as docker and kubectl print."""
+    """Columns as docker and kubectl print them."""
+    for line in columns(titles, rows):
+        click.echo(line)
+
+
+def columns(titles: Sequence[str], rows: Sequence[Sequence[object]]) -> Iterator[str]:
+    """A table's lines: columns as wide as their widest cell, two blanks between them."""
     cells = [[printable(str(cell)) for cell in row] for row in (titles, *rows)]
     widths = [max(len(row[column]) for row in cells) for column in range(len(titles))]
     for row in cells:
-        click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+        yield "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
 
 
 def printable(text: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from dataclasses import replace
 
 import click
@@ -53,6 +54,8 @@ def memory_mib(context: click.Context, parameter: click.Parameter, value: str) -
     "--boot-timeout", type=click.FloatRange(min=0), default=60.0, show_default=True, metavar="SECONDS",
     help="How long until its agent must answer.",
 )  # fmt: skip
+@click.option("--cold", is_flag=True, help="Boot, even if there is a template to fork from, and leave none.")
+@click.option("--timeline", is_flag=True, help="Tell on stderr how long each phase took, the COMMAND's run included.")
 @click.argument("image", required=False)
 @click.argument("command", nargs=-1, type=click.UNPROCESSED)
 def run(
@@ -62,6 +65,8 @@ def run(
     network_mode: str | None,
     engine: str | None,
     boot_timeout: float,
+    cold: bool,
+    timeline: bool,
     image: str | None,
     command: tuple[str, ...],
     env: tuple[str, ...],
@@ -85,6 +90,8 @@ def run(
         chosen,
         network_mode=NetworkMode(network_mode) if network_mode else chosen.network_mode,
         engine=EngineChoice(engine) if engine else chosen.engine,
+        # Who asks for the console wants to see it from the start.
+        cold=chosen.cold or cold or not (detach or command),
     )
     spec = MachineSpec(
         image=image or chosen.image,
@@ -95,27 +102,44 @@ def run(
         **options,  # type: ignore[arg-type]
     )
     with Firkin(chosen) as firkin:
-        if detach:
-            return _detached(firkin, spec, Lifetime.UNTIL_STOPPED if remove else Lifetime.KEPT)
-        machine = firkin.run(spec, lifetime=Lifetime.SESSION if remove else Lifetime.KEPT)
-        return _command(machine, command, remove=remove) if command else _console(machine, remove=remove)
+        until_end = Lifetime.UNTIL_STOPPED if detach else Lifetime.SESSION
+        machine = firkin.run(spec, lifetime=until_end if remove else Lifetime.KEPT)
+        if command and not detach:
+            return _command(firkin, machine, command, remove=remove, timeline=timeline)
+        if timeline:
+            _tell_timeline(machine)
+        return _detached(machine) if detach else _console(machine, remove=remove)
 
 
-def _detached(firkin: Firkin, spec: MachineSpec, lifetime: Lifetime) -> int:
-    click.echo(firkin.run(spec, lifetime=lifetime).name)
+def _detached(machine: Machine) -> int:
+    click.echo(machine.name)
     return 0
 
 
-def _command(machine: Machine, command: tuple[str, ...], *, remove: bool) -> int:
+def _command(firkin: Firkin, machine: Machine, command: tuple[str, ...], *, remove: bool, timeline: bool) -> int:
     """The machine lives as long as its command; killing it loses nothing, since its layer is in its memory."""
     from firkin.cli.shell import interact, terminal_size
+    from firkin.manager.timeline import then_command
 
     try:
+        began = time.perf_counter()
         tty = sys.stdin.isatty() and sys.stdout.isatty()
         process = machine.start(*command, tty=terminal_size() if tty else None, stdin=True)
-        return interact(process, tty=tty, stdin=True)
+        code = interact(process, tty=tty, stdin=True)
+        if timeline or not remove:
+            noted = then_command(machine.record.timeline, (time.perf_counter() - began) * 1000)
+            firkin.context.machines.update(machine.id, timeline=noted)
+        if timeline:
+            _tell_timeline(machine)
+        return code
     finally:
         _finish(machine, remove=remove)
+
+
+def _tell_timeline(machine: Machine) -> None:
+    from firkin.cli.timeline import print_timeline
+
+    print_timeline(machine.record.timeline, err=True)
 
 
 def _console(machine: Machine, *, remove: bool) -> int:

@@ -40,10 +40,11 @@ def create(machine: str, name: str | None, diff: bool) -> None:
 @snapshot.command()
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.option("-q", "--quiet", is_flag=True, help="Print names only.")
-def ls(as_json: bool, quiet: bool) -> None:
+@click.option("--templates", is_flag=True, help="Those that `firkin run` made for itself instead.")
+def ls(as_json: bool, quiet: bool, templates: bool) -> None:
     """List snapshots."""
     with Firkin() as firkin:
-        records = firkin.snapshots()
+        records = _templates(firkin.context) if templates else firkin.snapshots()
         if as_json:
             print_json([described(firkin.context, record) for record in records])
         elif quiet:
@@ -52,6 +53,12 @@ def ls(as_json: bool, quiet: bool) -> None:
         else:
             titles = ("NAME", "ID", "MACHINE", "IMAGE", "DISK", "MEMORY", "PARENT", "FORKS", "CREATED")
             print_table(titles, [_row(firkin.context, record) for record in records])
+
+
+def _templates(context: Context) -> list[SnapshotRecord]:
+    from firkin.manager.template_keeping import templates  # it makes them too, which takes most of the manager
+
+    return templates(context)
 
 
 def _row(context: Context, record: SnapshotRecord) -> tuple[object, ...]:

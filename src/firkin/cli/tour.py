@@ -39,7 +39,10 @@ def tour(image: str, kernel: str | None, network_mode: str, engine: str | None, 
     show_progress()
     chosen = settings.load()
     chosen = replace(
-        chosen, network_mode=NetworkMode(network_mode), engine=EngineChoice(engine) if engine else chosen.engine
+        chosen,
+        network_mode=NetworkMode(network_mode),
+        engine=EngineChoice(engine) if engine else chosen.engine,
+        cold=True,  # the boot is what it shows
     )
     seen: list[Stop] = []
     with Firkin(chosen) as firkin:

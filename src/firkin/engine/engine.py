@@ -16,6 +16,8 @@ from firkin.engine.server import ApiServer
 if TYPE_CHECKING:
     from firkin.engine.vmm import Vmm
 
+_IDLE_S = 0.01  # whoever has asked for nothing by then is likely to load a snapshot, some time
+
 # Accepted so that a command line written for Firecracker works; each is said in the log to have no effect.
 _WITHOUT_EFFECT = {
     "enable-pci": "devices stay on virtio-mmio",
@@ -66,7 +68,15 @@ def run(arguments: args.Arguments, journal: Journal) -> int:
             session.vmm.start_up = _start_up(arguments.start_times())
             server.serve(Controller(session.vmm).answer, payload_limit)
             journal.info("API server started.", thread=API)
+            loop.later(_IDLE_S, lambda: _get_ready(session.vmm))
         return loop.run()
+
+
+def _get_ready(vmm: Vmm) -> None:
+    if not vmm.started and not vmm.boot_specific:
+        from firkin.engine import preload
+
+        preload.for_load()
 
 
 def _open_metrics(vmm: Vmm, path: str) -> None:

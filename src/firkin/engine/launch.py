@@ -156,6 +156,7 @@ def _start(
     parts = Parts(
         child=child,
         trap=trap,
+        vsock=launch.resources.vsock_device,
         qmp=qmp,
         live=live,
         console=console_of(launch.loop, our_console, launch.resources.serial),

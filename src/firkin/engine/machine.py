@@ -22,6 +22,7 @@ from firkin.errors import EngineError
 
 if TYPE_CHECKING:
     from firkin.engine.vhost import Trap
+    from firkin.engine.vsock import VsockDevice
 
 _TSC_TOLERANCE = 0.001
 
@@ -34,6 +35,7 @@ class Parts:
 
     child: process.Child
     trap: Trap | None
+    vsock: VsockDevice | None
     qmp: Qmp
     live: Live
     console: Console | SerialOut
@@ -54,6 +56,7 @@ class Machine:
         self._journal = journal
         self._child = parts.child
         self._trap = parts.trap
+        self._vsock = parts.vsock
         self._qmp = parts.qmp
         self._console = parts.console
         self._on_exit = on_exit
@@ -91,6 +94,8 @@ class Machine:
         """Become the machine that was saved; it stays stopped. Raises: EngineError, OSError."""
         self._compare(saved)
         device_state.load(self._qmp, saved.devices)
+        if self._vsock is not None:
+            self._vsock.expect_notice(device_state.event_ring(self._qmp))
         self.memory.attach(self._child.pid, device_state.memory_address(self._qmp))
         if saved.random_address is None or not self.memory.reseed(saved.random_address):
             self._journal.warn(

@@ -112,7 +112,7 @@ def _become(
         privileges.drop()
         for step in child_setup:
             step()  # may still speak to its parent on a descriptor of its own
-        _close_all_but(inherit)
+        close_all_but(inherit)
         os.execve(argv[0], argv, _ENVIRONMENT)
     except BaseException as error:  # noqa: BLE001 - whatever it is, this process must not run on as a second engine
         os.write(2, f"cannot become {argv[0]}: {error}\n".encode())
@@ -125,7 +125,8 @@ def _redirect(stderr: int) -> None:
         os.dup2(source, target)
 
 
-def _close_all_but(inherit: Collection[int]) -> None:
+def close_all_but(inherit: Collection[int]) -> None:
+    """Close every descriptor but 0, 1, 2 and these, which outlive an exec."""
     for fd in inherit:
         os.set_inheritable(fd, True)
     # Not closerange: without close_range(2) it tries each number up to a limit that may be a thousand million.

@@ -105,12 +105,23 @@ def enter(where: str | int) -> None:
     if isinstance(where, int):
         libc.setns(where, f"network namespace (fd {where})")
         return
-    try:
-        fd = os.open(FOLDER / where, os.O_RDONLY | os.O_CLOEXEC)
-    except FileNotFoundError as error:
-        raise NotFound("network namespace", where, hint="ip netns list") from error
-    try:
+    with opened(where) as fd:
         libc.setns(fd, f"network namespace {where!r}")
+
+
+@contextmanager
+def opened(name: str | None) -> Iterator[int]:
+    """A descriptor that stands for the namespace of that name, or for the calling thread's own.
+
+    Raises:
+        NotFound: no namespace of that name.
+    """
+    try:
+        fd = os.open(OWN if name is None else FOLDER / name, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError as error:
+        raise NotFound("network namespace", str(name), hint="ip netns list") from error
+    try:
+        yield fd
     finally:
         os.close(fd)
 

@@ -10,7 +10,8 @@ from pathlib import Path
 
 
 @contextmanager
-def _short_name(path: Path) -> Iterator[str]:
+def short_name(path: Path) -> Iterator[str]:
+    """A name for bind(2) and connect(2) that is short enough, good within this scope."""
     folder = os.open(path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         yield f"/proc/self/fd/{folder}/{path.name}"
@@ -28,7 +29,7 @@ def listen_unix(path: Path, *, backlog: int = 8) -> socket.socket:
     try:
         if path.is_socket():
             path.unlink()
-        with _short_name(path) as name:
+        with short_name(path) as name:
             server.bind(name)
         path.chmod(0o600)
         server.listen(backlog)
@@ -47,7 +48,7 @@ def connect_unix(path: Path, timeout_s: float) -> socket.socket:
     client = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
     try:
         client.settimeout(timeout_s)
-        with _short_name(path) as name:
+        with short_name(path) as name:
             client.connect(name)
     except BaseException:
         client.close()

@@ -18,11 +18,13 @@ from firkin.store.journal import Journal
 from firkin.store.kernels import Kernels
 from firkin.store.leases import Leases
 from firkin.store.machines import Machines
+from firkin.store.pools import Pools
 from firkin.store.snapshots import Snapshots
 
 if TYPE_CHECKING:
     from firkin.manager.changes import Ledger
     from firkin.vmm.console import Console
+    from firkin.vmm.zygote import Zygote
 
 DEFAULT_HOMES = ("/var/lib/firkin",)
 
@@ -39,6 +41,7 @@ class Context:
         self.kernels = Kernels(self.db)
         self.images = Images(self.db)
         self.snapshots = Snapshots(self.db)
+        self.pools = Pools(self.db)
         self.blobs = Blobs(settings.paths)
         self.journal = Journal(self.db)
 
@@ -58,6 +61,13 @@ class Context:
 
         run, home = self.paths.machine_run(machine_id), self.paths.machine_home(machine_id)
         return Console(machine_id=machine_id, run=run, home=home, limit=self.settings.console_log_mib * 2**20)
+
+    @property
+    def zygote(self) -> Zygote | None:
+        """The warm process of which engines are forked, whether it runs or not; None if none is wanted."""
+        from firkin.vmm.zygote import Zygote
+
+        return Zygote(self.paths.zygotes, self.settings.zygote) if self.settings.zygote else None
 
     @property
     def tag(self) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
@@ -15,10 +14,12 @@ from firkin.spec import MachineSpec
 from firkin.store.images import Image
 from firkin.store.kernels import Kernel
 from firkin.store.machines import Lifetime, MachineRecord
+from firkin.store.pools import PoolRecord
 from firkin.store.snapshots import SnapshotRecord
 
 if TYPE_CHECKING:
     from firkin.manager.machine import Machine
+    from firkin.manager.pool import Pool
     from firkin.manager.snapshot import Snapshot
 
 
@@ -61,8 +62,8 @@ class Firkin:
         return Machine(self.context, found[0].id, outlives=True)
 
     def snapshots(self) -> list[SnapshotRecord]:
-        """All snapshots, oldest first."""
-        return self.context.snapshots.all()
+        """All snapshots that somebody took, oldest first: templates are firkin's own."""
+        return [record for record in self.context.snapshots.all() if record.template is None]
 
     def snapshot(self, name: str) -> Snapshot:
         """The snapshot of that name or id prefix.
@@ -71,10 +72,9 @@ class Firkin:
             NotFound: there is none.
             UsageError: the prefix fits several.
         """
-        from firkin.manager import snapshots
-        from firkin.manager.snapshot import Snapshot
+        from firkin.manager.snapshot import Snapshot, find
 
-        return Snapshot(self.context, snapshots.find(self.context, name).id)
+        return Snapshot(self.context, find(self.context, name).id)
 
     def engine(self) -> str:
         """Which VMM this host gets: `firecracker` or `firkin-vmm`."""
@@ -104,7 +104,9 @@ class Firkin:
         )
 
     def run(self, spec: MachineSpec, *, lifetime: Lifetime = Lifetime.KEPT, outlives: bool = False) -> Machine:
-        """Boot a machine and wait until its agent answers. One that `outlives` its handle is not removed by `with`.
+        """Start a machine and wait until its agent answers. One that `outlives` its handle is not removed by `with`.
+
+        It is forked from the template of its kind; the first of its kind boots, and leaves one (docs/forks.md).
 
         On any failure, Ctrl-C included, everything is undone before the error leaves.
 
@@ -112,31 +114,35 @@ class Firkin:
             InvalidSpec, NotFound, NameTaken: the request cannot be met; nothing was touched.
             HostError, EngineError, GuestError: a step failed.
         """
-        # Loaded here: listing machines needs neither.
-        from firkin.manager import launch, networks, start
+        from firkin.manager import running  # listing machines needs none of it
 
-        spec.check(host_memory_mib=host_memory_mib())
-        engine, kernel, image = self.engine(), self.kernel(spec.kernel), self.image(spec.image)
-        refuse_command_under_init(spec, image)
-        boot = launch.Launch(
-            context=self.context,
-            record=launch.new_record(spec, lifetime, engine, spec.network),
-            network=networks.plan(self.context, spec.network),
-            kernel=kernel,
-            image=image,
-        )
-        return start.carry_out(boot, launch.BOOT, outlives=outlives)
+        return running.order(self, spec).carry_out(lifetime, outlives=outlives)
 
+    def pools(self) -> list[PoolRecord]:
+        """All pools, oldest first."""
+        return self.context.pools.all()
 
-def refuse_command_under_init(spec: MachineSpec, image: Image) -> None:
-    """An image with its own init has no entrypoint to replace."""
-    if spec.command and image.config.init is not None:
-        raise UsageError(
-            f"image {image.reference!r} runs its own init and cannot run a command in its place",
-            hint="start it with -d, then: firkin exec NAME -- COMMAND",
-        )
+    def pool(self, name: str) -> Pool:
+        """The pool of that name.
 
+        Raises:
+            NotFound: there is none.
+        """
+        from firkin.manager import pool
 
-def host_memory_mib() -> int:
-    """All of this host's memory."""
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2**20
+        return pool.find(self.context, name)
+
+    def create_pool(self, name: str, of: MachineSpec | Snapshot, *, size: int) -> Pool:
+        """Hold `size` machines ready: forks of a snapshot, or of a machine that boots for it now. They come in the
+        background.
+
+        Raises:
+            InvalidSpec, NotFound, NameTaken: the request cannot be met; nothing was touched.
+            HostError, EngineError, GuestError: the machine that was to be forked failed.
+        """
+        from firkin.manager import pool, running
+
+        pool.check(self.context, name, size)
+        if isinstance(of, MachineSpec):
+            return pool.create(self.context, name, running.order(self, of).template(), size=size, network=of.network)
+        return pool.create(self.context, name, of.record, size=size)

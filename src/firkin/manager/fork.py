@@ -13,14 +13,17 @@ from firkin.agent.client import connect
 from firkin.errors import AgentError, EngineError, InvalidSpec, NameTaken
 from firkin.manager import networks, snapshots
 from firkin.manager.context import Context
+from firkin.manager.guest import Identity as Keys
+from firkin.manager.identity import fork_identity
 from firkin.manager.machine import Machine
 from firkin.manager.snapshot_files import Files
-from firkin.manager.start import Start, carry_out, join_network, make_folders, start_engine
+from firkin.manager.start import Start, carry_out, join_network, make_folders, make_keys, start_engine, write_config
 from firkin.paths import VSOCK_SOCKET
-from firkin.spec import NAME
+from firkin.spec import NAME, MachineSpec
+from firkin.store.images import ImageConfig
 from firkin.store.machines import Lifetime, MachineRecord, State
 from firkin.store.snapshots import SnapshotRecord
-from firkin.vmm import restore
+from firkin.vmm import boot, restore
 from firkin.vmm.process import open_api, tail
 
 AGENT_TIMEOUT_S = 30.0
@@ -34,6 +37,19 @@ class Fork(Start):
 
     snapshot: SnapshotRecord
     files: Files
+    keys: Future[Keys] | None = None
+
+
+def write_files(fork: Fork) -> None:
+    """Its config for people to read; and its keys, which others than us make while the engine works."""
+    blobs, link, snapshot = fork.context.blobs, fork.leased(), fork.snapshot
+    parts = boot.Parts(
+        kernel=blobs.path(snapshot.kernel_digest), root=blobs.path(snapshot.image_digest), tap=link.tap, mac=link.mac
+    )
+    write_config(fork, boot.vm_config(fork.record.spec, parts))
+    if snapshot.sshd:
+        thread = fork.cleanup.enter_context(ThreadPoolExecutor(1, thread_name_prefix="firkin-keys"))
+        fork.keys = thread.submit(make_keys, fork)
 
 
 def load(fork: Fork) -> None:
@@ -55,12 +71,23 @@ def reach_agent(fork: Fork) -> None:
             time.sleep(RETRY_S)
 
 
+def take_identity(fork: Fork) -> None:
+    """Nothing of ours runs in the guest until it is another machine than its parent and its siblings."""
+    assert fork.agent is not None  # reach_agent ran
+    image = fork.context.images.of_digest(fork.snapshot.image_digest)
+    config = image.config if image is not None else ImageConfig(sshd=fork.snapshot.sshd)
+    keys = None if fork.keys is None else fork.keys.result()
+    fork.agent.identify(fork_identity(fork.record, fork.snapshot.mac, fork.leased(), config, keys))
+
+
 STEPS = (
     ("folders", make_folders),
     ("network", join_network),
     ("engine spawned", start_engine),
+    ("files", write_files),
     ("snapshot loaded", load),
     ("agent ready", reach_agent),
+    ("identity", take_identity),
 )
 
 
@@ -72,14 +99,17 @@ def fork(
     lifetime: Lifetime = Lifetime.KEPT,
     outlives: bool = False,
     files: Files | None = None,
+    spec: MachineSpec | None = None,
 ) -> Machine:
     """Start a machine from a snapshot and wait until its agent answers. On any failure everything is undone.
+
+    `spec` is what the machine goes by where the snapshot is a template: one that boots to the same.
 
     Raises:
         NameTaken: nothing was touched.
         HostError, EngineError, GuestError: a step failed.
     """
-    record = _new_record(snapshot, name, lifetime)
+    record = _new_record(snapshot, name, lifetime, spec or snapshot.spec)
     under_way = Fork(
         context=context,
         record=record,
@@ -152,17 +182,17 @@ def _undo(threads: ThreadPoolExecutor, starts: list[Future[Machine]]) -> None:
     list(threads.map(lambda machine: machine.remove(force=True), made))
 
 
-def _new_record(snapshot: SnapshotRecord, name: str | None, lifetime: Lifetime) -> MachineRecord:
+def _new_record(snapshot: SnapshotRecord, name: str | None, lifetime: Lifetime, spec: MachineSpec) -> MachineRecord:
     machine_id = secrets.token_hex(6)
-    base = snapshot.spec.name or snapshot.spec.image.split(":")[0]
+    base = spec.name or spec.image.split(":")[0]
     return MachineRecord(
         id=machine_id,
         name=name or f"{base[:54]}-{machine_id[:8]}",
         state=State.STARTING,
-        spec=snapshot.spec,
+        spec=spec,
         lifetime=lifetime,
         engine=snapshot.engine,
-        network=snapshot.spec.network,
+        network=spec.network,
         snapshot=snapshot.id,
     )
 

@@ -9,10 +9,9 @@ from firkin.agent.hello import HelloListener
 from firkin.agent.initrd import build_initrd
 from firkin.errors import BootTimeout, GuestError
 from firkin.host.files import write_atomic
-from firkin.manager import keys, ssh
 from firkin.manager.ending import complaint
 from firkin.manager.guest import guest_config
-from firkin.manager.start import Start, join_network, make_folders, start_engine
+from firkin.manager.start import Start, join_network, make_folders, make_keys, start_engine, write_config
 from firkin.paths import VSOCK_SOCKET
 from firkin.spec import MachineSpec
 from firkin.store.images import Image
@@ -48,10 +47,7 @@ def new_record(spec: MachineSpec, lifetime: Lifetime, engine: str, network: str)
 def write_boot_files(launch: Launch) -> None:
     """The initramfs with this machine's identity, and its config for people to read."""
     record, image = launch.record, launch.image
-    identity = None
-    if image.config.sshd:
-        identity = keys.machine_identity(launch.context.paths, launch.home, record.name)
-        write_atomic(launch.home / ssh.KNOWN_HOSTS, keys.known_host(identity, record.name), mode=0o600)
+    identity = make_keys(launch) if image.config.sshd else None
     guest = guest_config(record.spec, record.name, image.config, image.filesystem, launch.leased(), identity)
     modules_digest = launch.kernel.modules_digest
     modules = launch.context.blobs.path(modules_digest).read_bytes() if modules_digest else None
@@ -65,7 +61,7 @@ def configure_and_start(launch: Launch) -> None:
         kernel=blobs.path(launch.kernel.digest), root=blobs.path(launch.image.digest), tap=link.tap, mac=link.mac
     )
     config = boot.vm_config(launch.record.spec, parts)
-    write_atomic(launch.run / "vm_config.json", boot.to_json(config) + "\n", mode=0o600)
+    write_config(launch, config)
     launch.listener = launch.cleanup.enter_context(HelloListener(launch.run / VSOCK_SOCKET))
     with open_api(launch.spawned(), launch.station) as api:
         for call in boot.calls(config):

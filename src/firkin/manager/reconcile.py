@@ -37,9 +37,11 @@ def _heal(context: Context, record: MachineRecord) -> None:
     """Bring one machine, whose lock the caller holds, to a state that is true."""
     if record.state in (State.CREATED, State.STARTING):
         remove(context, record)  # its maker died before it answered: nobody knows of it
+    elif record.state is State.READY and _is_lost(context, record):
+        remove(context, record)
     elif record.up and _should_end(context, record):
         stop(context, record)
-    elif record.up:
+    elif record.up or record.state is State.READY:
         _thaw(context, record)
         _trim_metrics(context, record)
         if record.process is not None:
@@ -64,6 +66,12 @@ def _trim_metrics(context: Context, record: MachineRecord) -> None:
 
         with suppress(EngineError):  # whoever asks for them is told
             metrics.add_up(path)
+
+
+def _is_lost(context: Context, record: MachineRecord) -> bool:
+    """A pool's member whose engine or pool is gone."""
+    dead = record.process is None or not record.process.alive()
+    return dead or record.pool is None or context.pools.get(record.pool) is None
 
 
 def _should_end(context: Context, record: MachineRecord) -> bool:

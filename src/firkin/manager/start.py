@@ -11,16 +11,19 @@ from pathlib import Path
 from typing import TypeVar
 
 from firkin.agent.client import AgentConnection
+from firkin.fcapi.config import VmConfig
+from firkin.host.files import write_atomic
 from firkin.host.lock import locked, try_lock
 from firkin.host.process import ProcessRef
-from firkin.manager import networks, reconcile
+from firkin.manager import keys, networks, reconcile, ssh
 from firkin.manager.changes import EngineUp, Folder, KeeperUp
 from firkin.manager.context import Context
+from firkin.manager.guest import Identity
 from firkin.manager.machine import Machine
 from firkin.net.plan import LinkPlan, NetworkPlan
 from firkin.progress import step
 from firkin.store.machines import Lifetime, MachineRecord, State
-from firkin.vmm import backend
+from firkin.vmm import backend, boot
 from firkin.vmm.process import Station, spawn
 
 
@@ -53,6 +56,7 @@ class Start:
             run=self.run,
             console=self.context.console(self.record.id),
             engine_log=self.home / "engine.log",
+            zygote=self.context.zygote,
         )
 
     def leased(self) -> LinkPlan:
@@ -92,6 +96,18 @@ def start_engine(start: Start) -> None:
     start.context.machines.update(start.record.id, pid=start.engine.pid, pid_started=start.engine.started)
 
 
+def write_config(start: Start, config: VmConfig) -> None:
+    """The machine's config, for people to read."""
+    write_atomic(start.run / "vm_config.json", boot.to_json(config) + "\n", mode=0o600)
+
+
+def make_keys(start: Start) -> Identity:
+    """Keys of its own for the guest's SSH server, which whoever logs in from here will know."""
+    identity = keys.machine_identity(start.context.paths, start.home, start.record.name)
+    write_atomic(start.home / ssh.KNOWN_HOSTS, keys.known_host(identity, start.record.name), mode=0o600)
+    return identity
+
+
 def carry_out(start: S, steps: Sequence[tuple[str, Callable[[S], None]]], *, outlives: bool) -> Machine:
     """Write the machine down, run the steps, answer its handle. Whatever fails, Ctrl-C too, undoes everything.
 
@@ -103,7 +119,10 @@ def carry_out(start: S, steps: Sequence[tuple[str, Callable[[S], None]]], *, out
         session = try_lock(context.session_lock(record.id)) if record.lifetime is Lifetime.SESSION else None
         try:
             context.machines.add(record)
-            _take(start, steps)
+            take(start, steps)
+            start.context.machines.update(
+                record.id, state=State.RUNNING, started_at=time.time(), timeline=start.timeline
+            )
         except BaseException:
             if start.agent is not None:
                 start.agent.close()
@@ -114,10 +133,10 @@ def carry_out(start: S, steps: Sequence[tuple[str, Callable[[S], None]]], *, out
     return Machine(context, record.id, session=session, outlives=outlives, agent=start.agent)
 
 
-def _take(start: S, steps: Sequence[tuple[str, Callable[[S], None]]]) -> None:
+def take(start: S, steps: Sequence[tuple[str, Callable[[S], None]]]) -> None:
+    """Go through the steps, and mark when each ended."""
     with start.cleanup:
         for phase, act in steps:
             with step(f"{start.record.name}: {phase}"):
                 act(start)
             start.mark(phase)
-    start.context.machines.update(start.record.id, state=State.RUNNING, started_at=time.time(), timeline=start.timeline)

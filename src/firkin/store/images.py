@@ -52,6 +52,11 @@ class Images:
         row = self._db.connection.execute("SELECT * FROM images WHERE (name, tag) = (?, ?)", (name, tag)).fetchone()
         return _image(row) if row else None
 
+    def of_digest(self, digest: str) -> Image | None:
+        """One whose file this is, whatever it is called today."""
+        row = self._db.connection.execute("SELECT * FROM images WHERE digest = ?", (digest,)).fetchone()
+        return _image(row) if row else None
+
     def all(self) -> list[Image]:
         return [_image(row) for row in self._db.connection.execute("SELECT * FROM images ORDER BY name, tag")]
 

@@ -20,6 +20,7 @@ class State(StrEnum):
 
     CREATED = "created"
     STARTING = "starting"
+    READY = "ready"  # forked, paused, and a pool's until somebody claims it
     RUNNING = "running"
     PAUSED = "paused"
     STOPPED = "stopped"
@@ -44,6 +45,7 @@ class MachineRecord(msgspec.Struct, frozen=True, kw_only=True):
     engine: str
     network: str | None = None
     snapshot: str | None = None  # id of the one it was forked from; None for a machine that booted
+    pool: str | None = None  # id of the pool that holds it ready
     address: str | None = None
     pid: int | None = None
     pid_started: int | None = None
@@ -110,6 +112,28 @@ class Machines:
 
     def all(self) -> list[MachineRecord]:
         return [_record(row) for row in self._db.connection.execute("SELECT * FROM machines ORDER BY created_at")]
+
+    def members(self, pool_id: str) -> list[MachineRecord]:
+        """Machines that a pool holds ready, the oldest first."""
+        rows = self._db.connection.execute("SELECT * FROM machines WHERE pool = ? ORDER BY created_at", (pool_id,))
+        return [_record(row) for row in rows]
+
+    def enter(self, machine_id: str, pool_id: str) -> bool:
+        """Make a machine a member, which no longer ends with its maker; False if the pool is gone."""
+        cursor = self._db.connection.execute(
+            "UPDATE machines SET pool = :pool, state = :state, lifetime = :lifetime"
+            " WHERE id = :id AND EXISTS (SELECT 1 FROM pools WHERE id = :pool)",
+            {"id": machine_id, "pool": pool_id, "state": State.READY, "lifetime": Lifetime.UNTIL_STOPPED},
+        )
+        return cursor.rowcount == 1
+
+    def claim(self, machine_id: str, lifetime: Lifetime) -> bool:
+        """Take a member out of its pool, as a machine that is starting; False if somebody else did."""
+        cursor = self._db.connection.execute(
+            "UPDATE machines SET pool = NULL, state = ?, lifetime = ? WHERE id = ? AND state = ?",
+            (State.STARTING, lifetime, machine_id, State.READY),
+        )
+        return cursor.rowcount == 1
 
     def remove(self, machine_id: str) -> None:
         self._db.connection.execute("DELETE FROM machines WHERE id = ?", (machine_id,))

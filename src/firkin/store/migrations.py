@@ -77,4 +77,17 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         ) STRICT""",
         "ALTER TABLE machines ADD COLUMN snapshot TEXT",
     ),
+    (
+        # `pool` of a machine: whose member it is, until somebody claims it.
+        """CREATE TABLE pools (
+            id TEXT PRIMARY KEY,
+            name TEXT NOT NULL UNIQUE,
+            size INTEGER NOT NULL,
+            snapshot TEXT NOT NULL REFERENCES snapshots (id),
+            network TEXT NOT NULL,
+            created_at REAL NOT NULL
+        ) STRICT""",
+        "ALTER TABLE machines ADD COLUMN pool TEXT",
+        "CREATE INDEX machines_by_pool ON machines (pool) WHERE pool IS NOT NULL",
+    ),
 )

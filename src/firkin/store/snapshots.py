@@ -12,6 +12,8 @@ from firkin.errors import NameTaken, NotFound, UsageError
 from firkin.spec import MachineSpec
 from firkin.store.db import Database
 
+_POOLS = "SELECT name FROM pools WHERE snapshot = ?"
+
 
 class SnapshotRecord(msgspec.Struct, frozen=True, kw_only=True):
     """One row. Immutable but for `used_at`; times are seconds since the epoch.
@@ -95,8 +97,13 @@ class Snapshots:
         """Forget it.
 
         Raises:
-            UsageError: others are differences from it.
+            UsageError: others are differences from it, or a pool is made of it.
         """
+        pools = [row[0] for row in self._db.connection.execute(_POOLS, (snapshot_id,))]
+        if pools:
+            raise UsageError(
+                f"snapshot {snapshot_id!r}: pools of it: {', '.join(pools)}", hint=f"firkin pool rm {' '.join(pools)}"
+            )
         if names := [child.name for child in self.children(snapshot_id)]:
             record = self.get(snapshot_id)
             raise UsageError(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from firkin.errors import HostError
@@ -24,11 +24,34 @@ def choose(wanted: EngineChoice, verdict: Callable[[], str]) -> str:
     return name
 
 
+# Isolated from the user's environment, so that it works from any kind of installation.
+FIRKIN_VMM = [sys.executable, "-I", "-m", "firkin.engine"]
+# Of the user's environment: where programs, their libraries and our marks are, and the log's local time.
+_KEPT = ("PATH", "LD_LIBRARY_PATH", "XDG_RUNTIME_DIR", "TZ")
+
+
+def programs(engine: str) -> list[str]:
+    """The executables that decide what this engine's machines are: with another one they are other machines."""
+    name = "firecracker" if engine == EngineChoice.FIRECRACKER else "qemu-system-x86_64"
+    found = shutil.which(name)
+    return [found] if found else []
+
+
 def argv(engine: str, machine_id: str, log: Path) -> list[str]:
     """Command line of one engine. Both take the same flags.
 
-    firkin-vmm is started as a module of the running interpreter, isolated from the user's environment, so that it
-    works from any kind of installation. Without a log file the log would mix into the console on stdout.
+    firkin-vmm is started as a module of the running interpreter. Without a log file the log would mix into the console
+    on stdout.
     """
-    program = ["firecracker"] if engine == EngineChoice.FIRECRACKER else [sys.executable, "-I", "-m", "firkin.engine"]
+    program = ["firecracker"] if engine == EngineChoice.FIRECRACKER else FIRKIN_VMM
     return [*program, "--id", machine_id, "--api-sock", API_SOCKET, "--log-path", str(log)]
+
+
+def has_zygote(argv: Sequence[str]) -> bool:
+    """Whether this engine can be forked from a warm process."""
+    return argv[: len(FIRKIN_VMM)] == FIRKIN_VMM
+
+
+def environment(environ: Mapping[str, str]) -> dict[str, str]:
+    """What an engine gets to know of the user's environment."""
+    return {name: environ[name] for name in _KEPT if name in environ}

@@ -37,6 +37,7 @@ class ApiClient:
     """
 
     def __init__(self, path: Path, *, timeout_s: float = CALL_TIMEOUT_S) -> None:
+        self._path = path
         self._connection = _UnixConnection(path, timeout_s)
 
     def __enter__(self) -> Self:
@@ -44,6 +45,16 @@ class ApiClient:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self._connection.close()
+
+    def is_served(self) -> bool:
+        """Connect; whether somebody listens. The file is there from bind(2) on, but only listen(2) opens the door."""
+        if not self._path.exists():
+            return False  # by far the quickest way to ask
+        try:
+            self._connection.connect()
+        except (FileNotFoundError, ConnectionRefusedError):
+            return False
+        return True
 
     def call(self, call: Call) -> bytes:
         """Make one call; answers the body of the reply, empty for 204."""

@@ -15,10 +15,10 @@ import firkin
 from firkin import aio
 
 DOCS = Path(__file__).parents[3] / "docs"
-TWINS = ("Machine", "Process", "GuestFs", "Watch", "Function", "Firkin", "Snapshot")
+TWINS = ("Machine", "Process", "GuestFs", "Watch", "Function", "Firkin", "Snapshot", "Pool")
 # What a loop has no use for: a connection for threads, the plumbing between a thread and a process, an open store.
 BLOCKING_ONLY = {
-    "Machine": {"agent", "reach", "expect_awake"},
+    "Machine": {"agent", "reach", "expect_awake", "on_rewind", "speaks", "part"},
     "Process": {"put"},
     "Function": {"pack", "carry_out"},
     "Firkin": {"context"},

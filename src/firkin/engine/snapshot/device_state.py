@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 
-from firkin.engine.qmp import TIMEOUT_S, Qmp
+from firkin.engine.qmp import TIMEOUT_S, Qmp, QmpError
 from firkin.errors import EngineError
 
 _SIZE_LIMIT = 64 << 20  # a busy guest with many devices has one or two hundred kilobytes
@@ -68,3 +68,20 @@ def memory_address(qmp: Qmp) -> int:
         return int(text.rpartition(" is ")[2], 16)
     except (AttributeError, ValueError) as error:
         raise EngineError(f"QEMU does not tell where guest memory is: {text!r}") from error
+
+
+def event_ring(qmp: Qmp) -> int | None:
+    """Guest address at which the driver of the vsock device offers buffers for events; None where QEMU does not tell.
+
+    Raises:
+        EngineError: QEMU is ending.
+    """
+    from firkin.engine.vsock.device import DEVICE_ID
+    from firkin.engine.vsock.notice import EVENT_QUEUE
+
+    path = f"/machine/peripheral/{DEVICE_ID}"
+    try:
+        found = qmp.execute("x-query-virtio-queue-status", path=path, queue=EVENT_QUEUE)["vring-avail"]
+    except (QmpError, KeyError):  # before 7.2
+        return None
+    return found or None

@@ -6,16 +6,17 @@ import os
 import socket
 
 from firkin.engine.vhost.backend import RingBackend
+from firkin.engine.vhost.memory import RingBroken
 from firkin.engine.vhost.service import Surroundings
 from firkin.engine.vsock.clock import RunClock
 from firkin.engine.vsock.control import VsockControl
 from firkin.engine.vsock.doorway import Doorway
 from firkin.engine.vsock.muxer import FIRST_HOST_PORT, Muxer
+from firkin.engine.vsock.notice import Notice
 from firkin.engine.vsock.pump import Pump
 
-# A restored guest's driver resets every connection once it is told that its transport is new, which is a few
-# milliseconds after it runs. Who knocks before that waits, or it would be let in only to be thrown out.
-SETTLE_S = 0.02
+SETTLE_S = 0.02  # what a restored guest is given to take the notice where its taking cannot be seen
+LOOK_S = 0.0005
 
 
 class VsockBackend(RingBackend):
@@ -42,6 +43,8 @@ class VsockBackend(RingBackend):
         )
         self._pump = Pump(surroundings.memory, self.control.vrings, self.muxer)
         self._last_session: object = None
+        self.event_ring: int | None = None  # guest address, known of a restored guest
+        self._notice: Notice | None = None
 
     def serve(self) -> bool:
         now_s = self._clock.now_s()
@@ -52,7 +55,7 @@ class VsockBackend(RingBackend):
         self._pump.kicked(index)
 
     def patience_s(self) -> float | None:
-        waits_s = [self._doorway.tick()]
+        waits_s = [self._doorway.tick(), self._look_for_notice()]
         tick_s = self.muxer.next_tick_s() if self.serving else None
         if tick_s is not None:
             waits_s.append(max(0.0, tick_s - self._clock.now_s()))
@@ -74,11 +77,12 @@ class VsockBackend(RingBackend):
         self._clock.start()
         self._doorway.refusing = False
         if not resumes and self._is_restored():
-            self._doorway.open_in(SETTLE_S)
+            self._open_after_notice()
         else:
             self._doorway.open()
 
     def end(self) -> None:
+        self._notice = None
         self._last_session = self._session() if self.fault is None else None
         self._clock.stop()
         self._doorway.shut()
@@ -86,6 +90,24 @@ class VsockBackend(RingBackend):
     def broken(self) -> None:
         self._doorway.refusing = True
         self.muxer.reset()
+
+    def _open_after_notice(self) -> None:
+        """Who knocks on a restored guest earlier waits, or it would be let in only to be thrown out."""
+        try:
+            self._notice = None if self.event_ring is None else Notice(self.control.memory, self.event_ring)
+        except RingBroken:
+            self._notice = None
+        if self._notice is None:
+            self._doorway.open_in(SETTLE_S)
+
+    def _look_for_notice(self) -> float | None:
+        if self._notice is None:
+            return None
+        if not self._notice.is_over():
+            return LOOK_S
+        self._notice = None
+        self._doorway.open()
+        return None
 
     def _session(self) -> object:
         """Equal before and after a pause; a driver that starts anew has its rings elsewhere or at their beginning."""

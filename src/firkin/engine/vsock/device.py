@@ -10,6 +10,8 @@ from firkin.engine.vsock import streams
 from firkin.engine.vsock.backend import VsockBackend
 from firkin.engine.vsock.muxer import FIRST_HOST_PORT
 
+DEVICE_ID = "vsock"  # QEMU's name for it
+
 
 class VsockDevice:
     """A guest's AF_VSOCK on a unix socket of the host. It serves one QEMU, through a vhost.Trap."""
@@ -49,7 +51,7 @@ class VsockDevice:
         return None if self._backend is None else self._backend.fault
 
     def qemu_args(self) -> list[str]:
-        return ["-device", f"vhost-vsock-device,guest-cid={self._guest_cid},vhostfd={self._vhost_fd}"]
+        return ["-device", f"vhost-vsock-device,id={DEVICE_ID},guest-cid={self._guest_cid},vhostfd={self._vhost_fd}"]
 
     @property
     def trapped_fds(self) -> tuple[int, ...]:
@@ -64,6 +66,14 @@ class VsockDevice:
             first_port=self._first_host_port,
         )
         return self._backend
+
+    def expect_notice(self, event_ring: int | None) -> None:
+        """Before a restored guest runs: where its driver offers buffers for events, None where that is not known.
+
+        Whoever knocks is let in once the driver has taken the notice that it was restored.
+        """
+        if self._backend is not None:
+            self._backend.event_ring = event_ring
 
     def close(self) -> None:
         """When no trap serves it any more. The socket's file stays, as Firecracker leaves it."""

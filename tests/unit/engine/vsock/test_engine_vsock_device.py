@@ -48,7 +48,10 @@ def test_longest_path_works(in_tmp: Path) -> None:
 
 def test_arguments_name_the_inherited_descriptor(in_tmp: Path) -> None:
     device = VsockDevice(42, "v.sock")
-    assert device.qemu_args() == ["-device", f"vhost-vsock-device,guest-cid=42,vhostfd={device.trapped_fds[0]}"]
+    assert device.qemu_args() == [
+        "-device",
+        f"vhost-vsock-device,id=vsock,guest-cid=42,vhostfd={device.trapped_fds[0]}",
+    ]
     device.close()
 
 
