@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import suppress
 
+from firkin.agent.messages import ExecRefused
 from firkin.errors import FirkinError, HostError
 from firkin.fcapi.instance import Vm, VmState
 from firkin.host.lock import locked, try_lock
@@ -16,6 +18,7 @@ from firkin.host.memory import available_mib
 from firkin.manager import background
 from firkin.manager.context import Context
 from firkin.manager.firkin import Firkin
+from firkin.manager.machine import Machine
 from firkin.manager.pool import fork_of, lock_path
 from firkin.store.machines import Lifetime
 from firkin.store.pools import PoolRecord
@@ -51,7 +54,7 @@ def _add(context: Context, pool: PoolRecord) -> None:
     _check_memory(context, pool)
     machine = fork_of(context, pool, Lifetime.SESSION)
     try:
-        machine.close()  # a member's connection would be ours
+        _warm(machine)
         with ApiClient(machine.run_folder / API_SOCKET) as api:
             api.call(Call("PATCH", "/vm", Vm(state=VmState.PAUSED)))
         with locked(context.machine_lock(machine.id)):
@@ -62,6 +65,13 @@ def _add(context: Context, pool: PoolRecord) -> None:
         raise
     if not entered:  # the pool was removed meanwhile
         machine.remove(force=True)
+
+
+def _warm(machine: Machine) -> None:
+    """Run one program and let go: what an emulated processor runs for the first time takes ten times as long."""
+    with suppress(ExecRefused):  # an image may be without it; most of the way is warm then too
+        machine.exec("true")
+    machine.close()
 
 
 def _check_memory(context: Context, pool: PoolRecord) -> None:
