@@ -37,7 +37,7 @@ def leave(context: Context, machine: Machine, key: str) -> None:
         return
     try:
         make(context, machine, key)
-    except FirkinError as error:
+    except (FirkinError, OSError) as error:
         log.warning("no template was kept: %s", error)
     finally:
         os.close(lock)
@@ -93,12 +93,13 @@ def drop(context: Context, record: SnapshotRecord, why: FirkinError) -> None:
 
 def evict(context: Context, *, keep: str | None = None) -> None:
     """Remove what can never be used again, and those used longest ago until the rest fits in what settings allow."""
-    room = context.settings.templates_mib * 2**20
+    taken = [(record, sizes(Files.of(context.paths, record.id)).disk) for record in reversed(templates(context))]
+    excess = sum(size for _, size in taken) - context.settings.templates_mib * 2**20
     needed = {keep, *_needed(context)}
-    for record in templates(context):
-        room -= sizes(Files.of(context.paths, record.id)).disk
-        if record.id not in needed and (room < 0 or not _has_blobs(context, record)):
+    for record, size in taken:
+        if record.id not in needed and (excess > 0 or not _has_blobs(context, record)):
             snapshots.remove(context, record)
+            excess -= size
 
 
 def templates(context: Context) -> list[SnapshotRecord]:
