@@ -25,7 +25,7 @@ from firkin.errors import AgentError
 
 RECEIVE_BYTES = 256 * 1024
 MAX_OUTGOING = 256 * 1024  # bytes that wait for the socket before writers wait for them
-ENDED_HINT = "did the machine end? firkin ls shows its state"
+ENDED_HINT = "did the machine end, or was it rewound? firkin ls shows its state"
 DRAIN_READS = 64  # of an idle connection: what came since nobody looked
 
 
@@ -55,11 +55,11 @@ class Channel:
         """Whether the connection is of no use any more."""
         return self._mux.error is not None
 
-    def close(self) -> None:
+    def close(self, why: AgentError | None = None) -> None:
         """Hang up; what waits gets an error."""
         with self._held():
             self._closing = True
-            self._fail(AgentError("the connection to the guest's agent was closed"))
+            self._fail(why or AgentError("the connection to the guest's agent was closed"))
             if not self._leading:
                 self._release()
             elif self._release.alive:

@@ -49,9 +49,9 @@ class AgentConnection:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self.close()
 
-    def close(self) -> None:
-        """Hang up."""
-        self._channel.close()
+    def close(self, why: AgentError | None = None) -> None:
+        """Hang up; who waits is told why."""
+        self._channel.close(why)
 
     @property
     def running(self) -> int:

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 
 from firkin.agent.client import AgentConnection
 from firkin.agent.mux import MAX_STREAMS
+from firkin.errors import AgentError
 
 
 class AgentPool:
@@ -43,12 +44,17 @@ class AgentPool:
                 if connection in self._reserved:
                     self._reserved[connection] -= 1
 
-    def close(self) -> None:
-        """Hang up. What runs is killed, unless it is kept; the pool may be used again."""
+    def add(self, connection: AgentConnection) -> None:
+        """Take over one that somebody else made."""
+        with self._lock:
+            self._reserved[connection] = 0
+
+    def close(self, why: AgentError | None = None) -> None:
+        """Hang up. What runs is killed, unless it is kept; who waits is told why. The pool may be used again."""
         with self._lock:
             connections, self._reserved = self._reserved, {}
         for connection in connections:
-            connection.close()
+            connection.close(why)
 
     def _reserve(self) -> AgentConnection:
         with self._lock:

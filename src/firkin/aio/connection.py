@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from firkin.agent.calls import Call
+from firkin.agent.channel import ENDED_HINT
 from firkin.agent.client import START_TIMEOUT_S, greet, silent
 from firkin.agent.frames import Frame, Kind
 from firkin.agent.identity import Identity, render_identity
@@ -36,9 +37,9 @@ class Connection(asyncio.Protocol):
         """Whether it stands and takes one more stream."""
         return self.mux.error is None and self.mux.running < MAX_STREAMS
 
-    def close(self) -> None:
+    def close(self, why: AgentError | None = None) -> None:
         """Hang up; what waits gets an error."""
-        self._fail(AgentError("the connection to the guest's agent was closed"))
+        self._fail(why or AgentError("the connection to the guest's agent was closed"))
         if self._transport is not None:
             self._transport.abort()
 
@@ -112,8 +113,7 @@ class Connection(asyncio.Protocol):
         self._transport = transport
 
     def connection_lost(self, error: Exception | None) -> None:
-        hint = "did the machine end? firkin ls shows its state"
-        self._fail(AgentError(f"the connection to the guest's agent broke: {error or 'it hung up'}", hint=hint))
+        self._fail(AgentError(f"the connection to the guest's agent broke: {error or 'it hung up'}", hint=ENDED_HINT))
 
     def data_received(self, data: bytes) -> None:
         self._wake(self.mux.receive(data))

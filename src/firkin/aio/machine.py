@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import functools
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
@@ -41,6 +42,7 @@ class Machine:
         self.sync = machine
         self.id = machine.id
         self._pool = Pool(machine.reach, machine.expect_awake)
+        machine.on_rewind(self._pool.close_soon)
 
     async def __aenter__(self) -> Self:
         return self
@@ -173,6 +175,29 @@ class Machine:
     ssh_argv = threaded(blocking.Machine.ssh_argv)
     ssh_config = threaded(blocking.Machine.ssh_config)
     process = threaded(blocking.Machine.process)
+
+    async def rewind(self, to: Snapshot | str) -> None:
+        """As `firkin.Machine.rewind`. Cancelled, it goes on in its thread."""
+        await in_thread(lambda: self.sync.rewind(to if isinstance(to, str) else to.sync))
+
+    @asynccontextmanager
+    async def try_(self) -> AsyncIterator[Self]:
+        """Undo what happens in the guest within this scope if it ends with an error, which then goes on.
+
+        Raises:
+            UsageError: the machine does not run.
+            NoSpace, EngineError: the moment could not be kept, or not be returned to (then the machine was stopped).
+        """
+        scope = self.sync.try_()
+        await made(scope.__enter__, lambda _: scope.__exit__(None, None, None))
+        try:
+            yield self
+        except BaseException as error:
+            how = (type(error), error, error.__traceback__)
+            await asyncio.shield(in_thread(lambda: scope.__exit__(*how)))
+            raise
+        await asyncio.shield(in_thread(lambda: scope.__exit__(None, None, None)))
+
     pause = threaded(blocking.Machine.pause)
     resume = threaded(blocking.Machine.resume)
     stop = threaded(blocking.Machine.stop)

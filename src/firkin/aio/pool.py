@@ -11,6 +11,7 @@ from firkin.agent.calls import Call
 from firkin.agent.client import START_TIMEOUT_S
 from firkin.aio.connection import Connection, connect
 from firkin.aio.process import Process
+from firkin.errors import AgentError
 
 AGENT_TIMEOUT_S = 10.0
 AT_ONCE = 256  # commands of `turn`; an agent runs 512 programs in all
@@ -54,12 +55,17 @@ class Pool:
         async with self._turns:
             yield
 
-    def close(self) -> None:
-        """Hang up. What runs is killed, unless it is kept; the pool may be used again."""
+    def close(self, why: AgentError | None = None) -> None:
+        """Hang up. What runs is killed, unless it is kept; who waits is told why. The pool may be used again."""
         if self._loop is not None and not self._loop.is_closed():
             for connection in self._connections:
-                connection.close()
+                connection.close(why)
         self._loop = None
+
+    def close_soon(self, why: AgentError) -> None:
+        """As `close`, from any thread."""
+        if self._loop is not None and not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self.close, why)
 
     def _settle(self) -> None:
         loop = asyncio.get_running_loop()

@@ -21,6 +21,7 @@ VERBS = {
     "inspect": "firkin.cli.machine:inspect",
     "logs": "firkin.cli.machine:logs",
     "wait": "firkin.cli.machine:wait",
+    "rewind": "firkin.cli.rewind:rewind",
     "pause": "firkin.cli.machine:pause",
     "resume": "firkin.cli.machine:resume",
     "stop": "firkin.cli.machine:stop",

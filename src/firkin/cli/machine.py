@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterable
-from functools import partial
 from typing import TYPE_CHECKING
 
 import click
@@ -102,15 +101,13 @@ def line_count(context: click.Context, parameter: click.Parameter, value: str) -
 def logs(name: str, engine: bool, follow: bool, timestamps: bool, tail: int | None, **span: str | None) -> None:
     """Print what the guest wrote on its console."""
     from firkin.manager.logs import read_logs
-    from firkin.vmm import console
 
     if engine and (timestamps or any(span.values())):
         raise UsageError("the VMM's log has its own times in its lines", hint="firkin logs --engine NAME")
     with Firkin() as firkin:
         machine = firkin.machine(name)
         path = machine.engine_log if engine else machine.console_log
-        speaks = partial(console.speaks, machine.record.process, machine.run_folder)
-        lines = read_logs(path, speaks=speaks, follow=follow, tail=tail, **span)
+        lines = read_logs(path, speaks=machine.speaks, follow=follow, tail=tail, **span)
         print_lines(lines, timestamps=timestamps, at_once=follow)
 
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import functools
 import math
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
@@ -20,7 +20,7 @@ from firkin.manager import reconcile, sessions
 from firkin.manager.access import GuestAccess
 from firkin.manager.context import Context
 from firkin.manager.files import GuestFiles
-from firkin.manager.programs import GuestPrograms
+from firkin.manager.moments import GuestMoments
 from firkin.paths import VSOCK_SOCKET
 from firkin.store.machines import Lifetime, MachineRecord, State
 from firkin.vmm import console
@@ -34,7 +34,7 @@ AGENT_TIMEOUT_S = 10.0
 STOP_TIMEOUT_S = 10.0
 
 
-class Machine(GuestPrograms, GuestAccess, GuestFiles):
+class Machine(GuestMoments, GuestAccess, GuestFiles):
     """One machine of the store, for any number of threads. As a context manager it is removed at the end of its scope,
     unless it was there before (`get`) or was to outlive us (`detach`): then it is only hung up on."""
 
@@ -52,7 +52,6 @@ class Machine(GuestPrograms, GuestAccess, GuestFiles):
         self.id = machine_id
         self._session = session  # descriptor of the session lock, if the machine ends with us
         self._outlives = outlives
-        self._paused = False  # maybe: the store knows
         if session is not None:
             sessions.add(self)
 
@@ -142,28 +141,41 @@ class Machine(GuestPrograms, GuestAccess, GuestFiles):
         lifetime = Lifetime.KEPT if detach else Lifetime.SESSION
         return fork.fork_machine(self._context, self, n, names=names, lifetime=lifetime, outlives=detach)
 
+    @contextmanager
+    def try_(self) -> Iterator[Self]:
+        """Undo what happens in the guest within this scope if it ends with an error, which then goes on.
+
+        Raises:
+            UsageError: the machine does not run.
+            NoSpace, EngineError: the moment could not be kept, or not be returned to (then the machine was stopped).
+        """
+        from firkin.manager import snapshots
+
+        with snapshots.passing(self._context, self) as (snapshot, files):
+            try:
+                yield self
+            except BaseException:
+                self._go_back(snapshot, files)
+                raise
+
     def reach(self) -> Path:
         """The VMM's socket, through which the guest's vsock ports are reached.
 
         Raises:
             UsageError: the machine does not run, or is paused.
         """
-        self.process()
+        self._engine_or_its_successor()
         self._paused = True  # as far as we know
         self.expect_awake()
         return self.run_folder / VSOCK_SOCKET
 
-    def expect_awake(self) -> None:
-        """Nobody answers in a guest that stands still. Costs nothing where this handle has no reason to think it does.
-
-        Raises:
-            UsageError: the machine is paused.
-        """
-        if self._paused:
-            record = self.record
-            if record.state is State.PAUSED:
-                raise UsageError(f"machine {record.name!r} is paused", hint=f"firkin resume {record.name}")
-            self._paused = False
+    def _engine_or_its_successor(self) -> None:
+        """`process`, after whoever is at work on the machine has replaced its engine."""
+        try:
+            self.process()
+        except UsageError:
+            with locked(self._context.machine_lock(self.id)):
+                self.process()
 
     def _connect(self) -> AgentConnection:
         return connect(self.reach(), AGENT_TIMEOUT_S)
@@ -186,8 +198,18 @@ class Machine(GuestPrograms, GuestAccess, GuestFiles):
         """
         from firkin.manager.logs import read_logs
 
-        speaks = functools.partial(console.speaks, self.record.process, self.run_folder)
-        return read_logs(self.console_log, speaks=speaks, follow=follow, since=since, until=until, tail=tail)
+        return read_logs(self.console_log, speaks=self.speaks, follow=follow, since=since, until=until, tail=tail)
+
+    def speaks(self) -> bool:
+        """Whether more can come into the console's log: the machine runs, or its last words are being written."""
+        if self._speaks_now():
+            return True
+        with locked(self._context.machine_lock(self.id)):  # whoever is at work on it may have replaced its engine
+            return self._speaks_now()
+
+    def _speaks_now(self) -> bool:
+        record = self._context.machines.get(self.id)
+        return console.speaks(record.process if record else None, self.run_folder)
 
     def wait(self, timeout_s: float | None = None) -> int | None:
         """Wait until the machine ends; its entrypoint's exit code, None if it did not end by itself.
@@ -197,10 +219,8 @@ class Machine(GuestPrograms, GuestAccess, GuestFiles):
         Raises:
             GuestError: it still runs after `timeout_s` seconds.
         """
-        engine = self.record.process
         limit_s = math.inf if timeout_s is None else timeout_s
-        run = self.run_folder
-        if not wait_until(lambda: not console.speaks(engine, run), timeout_s=limit_s, interval_s=0.05):
+        if not wait_until(lambda: not self.speaks(), timeout_s=limit_s, interval_s=0.05):
             name = self.name
             raise GuestError(f"machine {name!r}: still running after {limit_s:g} s", hint=f"firkin stop {name}")
         return self.exit_code
@@ -211,39 +231,7 @@ class Machine(GuestPrograms, GuestAccess, GuestFiles):
         from firkin.manager.ending import exit_code
         from firkin.vmm.process import tail
 
-        speaks = console.speaks(self.record.process, self.run_folder)
-        return None if speaks else exit_code(tail(self.console_log))
-
-    def pause(self) -> None:
-        """Hold the guest still: it takes no processor time and keeps its memory. With `resume` it goes on where it was.
-
-        A paused machine stays paused.
-
-        Raises:
-            UsageError: the machine does not run.
-            EngineError: the VMM does not answer.
-        """
-        from firkin.manager import pausing
-
-        self._change(pausing.pause)
-        self._paused = True
-
-    def resume(self) -> None:
-        """Let a paused guest go on; one that runs already does.
-
-        Raises:
-            UsageError: the machine does not run.
-            EngineError: the VMM does not answer.
-        """
-        from firkin.manager import pausing
-
-        self._change(pausing.resume)
-
-    def _change(self, how: Callable[[Context, MachineRecord], None]) -> None:
-        """Do something to a machine that is up, while nobody else does."""
-        with locked(self._context.machine_lock(self.id)):
-            self.process()
-            how(self._context, self.record)
+        return None if self.speaks() else exit_code(tail(self.console_log))
 
     def stop(self, *, timeout_s: float = STOP_TIMEOUT_S) -> None:
         """Shut the guest down in order; after `timeout_s` seconds without success, kill its engine. A paused one is

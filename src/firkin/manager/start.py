@@ -119,7 +119,10 @@ def carry_out(start: S, steps: Sequence[tuple[str, Callable[[S], None]]], *, out
         session = try_lock(context.session_lock(record.id)) if record.lifetime is Lifetime.SESSION else None
         try:
             context.machines.add(record)
-            _take(start, steps)
+            take(start, steps)
+            start.context.machines.update(
+                record.id, state=State.RUNNING, started_at=time.time(), timeline=start.timeline
+            )
         except BaseException:
             if start.agent is not None:
                 start.agent.close()
@@ -130,10 +133,10 @@ def carry_out(start: S, steps: Sequence[tuple[str, Callable[[S], None]]], *, out
     return Machine(context, record.id, session=session, outlives=outlives, agent=start.agent)
 
 
-def _take(start: S, steps: Sequence[tuple[str, Callable[[S], None]]]) -> None:
+def take(start: S, steps: Sequence[tuple[str, Callable[[S], None]]]) -> None:
+    """Go through the steps, and mark when each ended."""
     with start.cleanup:
         for phase, act in steps:
             with step(f"{start.record.name}: {phase}"):
                 act(start)
             start.mark(phase)
-    start.context.machines.update(start.record.id, state=State.RUNNING, started_at=time.time(), timeline=start.timeline)
