@@ -19,6 +19,7 @@ from firkin.manager.context import Context
 from firkin.manager.machine import Machine
 from firkin.manager.snapshot_files import Files, sizes
 from firkin.spec import MachineSpec
+from firkin.store.machines import State
 from firkin.store.snapshots import SnapshotRecord
 
 log = logging.getLogger("firkin")
@@ -110,7 +111,8 @@ def templates(context: Context) -> list[SnapshotRecord]:
 
 def _needed(context: Context) -> Iterator[str]:
     """Those that machines have mapped, whose space would not come back, and those that something else is made of."""
-    yield from (record.snapshot for record in context.machines.all() if record.snapshot)
+    machines = (record for record in context.machines.all() if record.state is not State.STOPPED)
+    yield from (record.snapshot for record in machines if record.snapshot)
     yield from (record.parent for record in context.snapshots.all() if record.parent)
     yield from (pool.snapshot for pool in context.pools.all())
 
