@@ -94,6 +94,13 @@ def test_the_twin_for_asyncio_does_the_same(firkin: Firkin, machine: Machine) ->
     assert machine.record.state is State.RUNNING
 
 
+def test_the_clock_is_right_after_a_pause(machine: Machine) -> None:
+    machine.pause()
+    time.sleep(3)
+    machine.resume()
+    assert abs(float(machine.exec("date", "+%s").text) - time.time()) < 2
+
+
 def test_pausing_and_resuming_twice_is_fine(machine: Machine) -> None:
     machine.resume()
     machine.pause()

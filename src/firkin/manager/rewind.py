@@ -7,6 +7,7 @@ died, which the next firkin stops as any other.
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,9 +17,10 @@ import msgspec
 from firkin.agent.client import AgentConnection
 from firkin.errors import AgentError, EngineError, FirkinError, HostError, UsageError
 from firkin.host.lock import locked
-from firkin.manager import networks, reconcile
+from firkin.manager import fork, networks, reconcile
 from firkin.manager.context import Context
-from firkin.manager.fork import Fork, load, reach_agent
+from firkin.manager.fork import Fork
+from firkin.manager.guest import SEED_BYTES
 from firkin.manager.snapshot_files import Files
 from firkin.manager.start import take
 from firkin.net.plan import plan_link
@@ -38,6 +40,13 @@ class Rewind(Fork):
 
     hang_up: HangUp
 
+    @property
+    def own(self) -> bool:
+        """Whether the snapshot is of this very machine, not of one that had its name before."""
+        taken, record = self.snapshot, self.record
+        same = taken.machine == record.name and taken.mac == self.leased().mac
+        return same and taken.created_at >= record.created_at
+
 
 def end_engine(rewind: Rewind) -> None:
     """Give up what the guest did since: who talks to it is told, and its engine makes room for another."""
@@ -54,11 +63,22 @@ def start_engine(rewind: Rewind) -> None:
     rewind.engine = process.spawn(argv, rewind.station)
 
 
+def take_identity(rewind: Rewind) -> None:
+    """The machine's own snapshot knows who it is; one of its origin has to be told, as a fork is."""
+    assert rewind.agent is not None  # reach_agent ran
+    if rewind.own:
+        rewind.agent.set_clock(seed=os.urandom(SEED_BYTES))
+    else:
+        fork.take_identity(rewind)
+
+
 STEPS = (
     ("old engine ended", end_engine),
     ("engine spawned", start_engine),
-    ("snapshot loaded", load),
-    ("agent ready", reach_agent),
+    ("files", fork.write_files),
+    ("snapshot loaded", fork.load),
+    ("agent ready", fork.reach_agent),
+    ("identity", take_identity),
 )
 
 
