@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sqlite3
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
@@ -61,16 +62,25 @@ def borrowed_home(home: Path) -> Path:
     return home
 
 
+@contextmanager
+def lent_home(home: Path) -> Iterator[Path]:
+    """The same for a scope, after which its zygotes end: they do when their folder is gone."""
+    yield borrowed_home(home)
+    shutil.rmtree(home / "run" / "zygotes", ignore_errors=True)
+
+
 @pytest.fixture
-def home(tmp_path: Path) -> Path:
+def home(tmp_path: Path) -> Iterator[Path]:
     """A home for one test."""
-    return borrowed_home(tmp_path / "home")
+    with lent_home(tmp_path / "home") as home:
+        yield home
 
 
 @pytest.fixture(scope="module")
-def shared_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def shared_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A home for all tests of a module."""
-    return borrowed_home(tmp_path_factory.mktemp("shared") / "home")
+    with lent_home(tmp_path_factory.mktemp("shared") / "home") as home:
+        yield home
 
 
 @pytest.fixture(scope="module")

@@ -199,6 +199,65 @@ def test_forks_while_the_network_is_busy(firkin: Firkin) -> None:
         assert " 0% packet loss" in pings.result(timeout_s=120).text
 
 
+# What tells a machine from its siblings, and how it is asked.
+WHO = {
+    "random numbers": "head -c 32 /dev/urandom | md5sum",
+    "uuid": "cat /proc/sys/kernel/random/uuid",
+    "machine-id": "cat /etc/machine-id 2>/dev/null || echo none",
+    "boot id": "cat /proc/sys/kernel/random/boot_id",
+    "host name": "hostname",
+    "its file": "cat /etc/hostname",
+    "MAC": "cat /sys/class/net/eth0/address",
+    "address": "ip -4 -o addr show eth0 | grep -o 'inet [^ ]*'",
+    "layout of a program": "grep stack /proc/self/maps | cut -d' ' -f1",
+}
+
+
+def who(machine: Machine) -> list[str]:
+    answers = say(machine, "\n".join(WHO.values())).splitlines()
+    assert len(answers) == len(WHO), answers
+    return answers
+
+
+def clock_skew_s(machine: Machine) -> float:
+    """By how much its clock is off for sure; a tick of it, 10 ms, is the most exact that it writes to a file."""
+    before = time.time()
+    machine.exec("touch", "/root/now", check=True)
+    after = time.time()
+    stamp = machine.fs.stat("/root/now").mtime
+    return max(before - 0.01 - stamp, stamp - after, 0.0)
+
+
+def test_no_two_forks_are_alike_in_what_tells_machines_apart(firkin: Firkin) -> None:
+    machine = firkin.run(SPEC)
+    forks = machine.fork(50)
+    with removed(forks), ThreadPoolExecutor(8) as threads:
+        answers = [who(machine), *threads.map(who, forks)]
+        for what, *told in zip(WHO, *answers, strict=True):
+            assert len(set(told)) == 51, what
+        for fork, told in zip(forks, answers[1:], strict=True):
+            known = dict(zip(WHO, told, strict=True))
+            assert (known["host name"], known["its file"]) == (fork.name, fork.name)
+            assert known["MAC"] == fork.link.mac
+            assert known["address"] == f"inet {fork.link.guest}"
+        assert max(threads.map(clock_skew_s, forks)) < 0.05
+
+
+def test_forks_of_debian_have_keys_of_their_own_that_ssh_knows(firkin: Firkin) -> None:
+    machine = firkin.run(MachineSpec(name="deb", image="debian", memory_mib=256))
+    login = [*machine.ssh_argv(["hostname"])]
+    assert wait_until(lambda: subprocess.run(login, capture_output=True, check=False).returncode == 0, timeout_s=60)
+    with removed(machine.fork(3)) as forks:
+        keys = {say(each, "cat /etc/ssh/ssh_host_ed25519_key.pub").split()[1] for each in (machine, *forks)}
+        assert len(keys) == 4
+        for fork in forks:
+            done = subprocess.run(fork.ssh_argv(["hostname"]), capture_output=True, text=True, check=False, timeout=60)
+            assert (done.returncode, done.stdout) == (0, f"{fork.name}\n"), done.stderr
+            assert say(fork, "hostnamectl hostname; systemctl is-system-running --wait || true").startswith(fork.name)
+    done = subprocess.run(login, capture_output=True, text=True, check=False, timeout=60)
+    assert (done.returncode, done.stdout) == (0, "deb\n"), done.stderr
+
+
 def test_many_forks_are_alive_at_once_and_each_is_right(firkin: Firkin) -> None:
     machine = firkin.run(SPEC)
     count = int(os.environ.get("FIRKIN_TEST_FORKS", "40"))

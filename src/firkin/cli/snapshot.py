@@ -12,7 +12,6 @@ import msgspec
 from firkin.cli import report
 from firkin.cli.output import ago, print_json, print_table, printable, size
 from firkin.errors import FirkinError, HostError
-from firkin.manager import template_keeping
 from firkin.manager.context import Context
 from firkin.manager.firkin import Firkin
 from firkin.manager.snapshot import Snapshot
@@ -45,7 +44,7 @@ def create(machine: str, name: str | None, diff: bool) -> None:
 def ls(as_json: bool, quiet: bool, templates: bool) -> None:
     """List snapshots."""
     with Firkin() as firkin:
-        records = template_keeping.templates(firkin.context) if templates else firkin.snapshots()
+        records = _templates(firkin.context) if templates else firkin.snapshots()
         if as_json:
             print_json([described(firkin.context, record) for record in records])
         elif quiet:
@@ -54,6 +53,12 @@ def ls(as_json: bool, quiet: bool, templates: bool) -> None:
         else:
             titles = ("NAME", "ID", "MACHINE", "IMAGE", "DISK", "MEMORY", "PARENT", "FORKS", "CREATED")
             print_table(titles, [_row(firkin.context, record) for record in records])
+
+
+def _templates(context: Context) -> list[SnapshotRecord]:
+    from firkin.manager.template_keeping import templates  # it makes them too, which takes most of the manager
+
+    return templates(context)
 
 
 def _row(context: Context, record: SnapshotRecord) -> tuple[object, ...]:

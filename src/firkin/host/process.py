@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     import subprocess
 
 PROC = Path("/proc")
-_ARGUMENTS = slice(45, 47)  # in stat, counted from the state on: where the command line begins and ends in memory
 
 # Popen objects of children that outlive their spawning: dropping one while its process runs is a ResourceWarning.
 _let_go: list[subprocess.Popen[bytes]] = []
@@ -66,22 +65,27 @@ def show_as(argv: Sequence[str]) -> None:
     Raises:
         HostError: it is longer than that one.
     """
-    start, end = (int(word) for word in _own_stat()[_ARGUMENTS])
+    start, end = _own_arguments()
     text = b"".join(os.fsencode(word) + b"\0" for word in argv)
     if len(text) > end - start:
         raise HostError(f"{argv[0]}: a command line of {len(text)} bytes does not fit into {end - start}")
     # By the file and not the address: should the numbers be wrong, this fails and nothing crashes.
-    memory = os.open(PROC / "self" / "mem", os.O_RDWR | os.O_CLOEXEC)
+    memory = os.open("/proc/self/mem", os.O_RDWR | os.O_CLOEXEC)
     try:
         os.pwrite(memory, text.ljust(end - start, b"\0"), start)
     finally:
         os.close(memory)
 
 
-def _own_stat() -> list[str]:
-    fields = _stat(os.getpid())
-    assert fields is not None  # we are alive
-    return fields
+def _own_arguments() -> tuple[int, int]:
+    """Where in memory our command line begins and ends."""
+    stat = os.open("/proc/self/stat", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        text = os.read(stat, 4096)
+    finally:
+        os.close(stat)
+    start, end = text[text.rindex(b")") + 2 :].split()[45:47]  # fields 48 and 49
+    return int(start), int(end)
 
 
 def _command_line(pid: int) -> bytes:

@@ -7,6 +7,10 @@ import os
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
+from firkin.host.libc import start_writing
+
+_AT_ONCE = 4 << 20
+
 
 class Extent(NamedTuple):
     """From `start` up to `end`."""
@@ -31,11 +35,20 @@ def data_extents(fd: int, size: int) -> Iterator[Extent]:
 
 
 def copy(source: int, target: int, extents: Iterable[Extent]) -> None:
-    """Copy extents to the same places of another file, as clones where the file system can. Raises: OSError."""
+    """Copy extents to the same places of another file, as clones where the file system can; the disk writes meanwhile.
+
+    Raises: OSError.
+    """
+    begun = copied = 0  # up to where the disk was told to write, and how much was copied since
     for start, end in extents:
         at = start
         while at < end:
-            at += _copy_some(source, target, at, end - at)
+            count = _copy_some(source, target, at, min(end - at, _AT_ONCE))
+            at += count
+            copied += count
+            if copied >= _AT_ONCE:
+                start_writing(target, begun, at - begun)
+                begun, copied = at, 0
 
 
 def write_all(fd: int, data: bytes | memoryview, at: int) -> None:

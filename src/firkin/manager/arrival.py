@@ -19,6 +19,7 @@ from firkin.manager.changes import Folder
 from firkin.manager.context import Context
 from firkin.manager.portable import MANIFEST, MOST_BYTES, Link, Manifest, to_record
 from firkin.manager.snapshot_files import Files, digests
+from firkin.manager.snapshot_record import check_name
 from firkin.manager.snapshots import making, owner_of
 from firkin.manager.transport import emulator
 from firkin.store.snapshots import SnapshotRecord
@@ -74,14 +75,14 @@ def _receive(context: Context, reader: ArchiveReader, name: str | None) -> Impor
     manifest = _manifest(reader, next(members, None))
     wanted = {f"{link.id}/{file}".encode(): (link, file) for link in manifest.links for file in ("state", "memory")}
     with ExitStack() as stack:
-        for link in manifest.links:
-            stack.enter_context(making(context, link.id))
+        for snapshot_id in sorted(link.id for link in manifest.links):  # in one order, whoever comes at the same time
+            stack.enter_context(making(context, snapshot_id))
         records = _records(context, manifest.links, name)
-        new = {record.id for record in records}
+        new = {record.id: _folder(context, record.id) for record in records}
         for entry in members:
             link, file = _expected(wanted, entry)
             if link.id in new:
-                _store(context, reader, entry, link, file)
+                _store(reader, entry, new[link.id] / file)
         if wanted:
             raise BadArchive(f"{next(iter(wanted)).decode()} is missing")
         for record in records:
@@ -110,27 +111,35 @@ def _manifest(reader: ArchiveReader, first: Member | None) -> Manifest:
     return manifest
 
 
+def _folder(context: Context, snapshot_id: str) -> Path:
+    """An empty folder for files of which there is no row yet."""
+    folder = Folder(str(Files.of(context.paths, snapshot_id).folder))
+    folder.undo()
+    context.ledger.do(owner_of(snapshot_id), folder)
+    return Path(folder.path)
+
+
 def _records(context: Context, links: tuple[Link, ...], name: str | None) -> list[SnapshotRecord]:
     """Rows for those that are not here yet, oldest first; the last one is never here."""
+    *parents, last = links
     records = []
     parent: str | None = None
-    for link in links:
+    for link in parents:
         here = context.snapshots.get(link.id)
         if here is None:
-            records.append(to_record(link, _free_name(context, link, name if link is links[-1] else ""), parent))
+            records.append(to_record(link, _free_name(context, link), parent))
         elif here.parent != parent or snapshots.sealed(context, here).digests != msgspec.structs.asdict(link.digests):
             raise BadArchive(f"{link.name}: another snapshot has its id")
-        elif link is links[-1]:
-            raise NameTaken(f"snapshot {link.name!r} is here already", hint=f"firkin snapshot inspect {here.name}")
         parent = link.id
-    return records
+    if here := context.snapshots.get(last.id):
+        raise NameTaken(f"snapshot {last.name!r} is here already", hint=f"firkin snapshot inspect {here.name}")
+    return [*records, to_record(last, check_name(context, name or last.name), parent)]
 
 
-def _free_name(context: Context, link: Link, name: str | None) -> str:
-    """The name that was asked for or that it had; a parent, which nobody asked for, gets another if it must."""
-    if name == "" and any(found.name == link.name for found in context.snapshots.find(link.name)):
-        name = f"{link.name[:50]}-{link.id[:6]}"
-    return snapshots.check_name(context, name or link.name)
+def _free_name(context: Context, link: Link) -> str:
+    """The name that a parent had, or one like it: nobody asked for it."""
+    taken = any(found.name == link.name for found in context.snapshots.find(link.name))
+    return check_name(context, f"{link.name[:50]}-{link.id[:6]}" if taken else link.name)
 
 
 def _expected(wanted: dict[bytes, tuple[Link, str]], entry: Member) -> tuple[Link, str]:
@@ -144,11 +153,8 @@ def _expected(wanted: dict[bytes, tuple[Link, str]], entry: Member) -> tuple[Lin
     return found
 
 
-def _store(context: Context, reader: ArchiveReader, entry: Member, link: Link, file: str) -> None:
-    folder = Files.of(context.paths, link.id).folder
-    if not folder.exists():
-        context.ledger.do(owner_of(link.id), Folder(str(folder)))
-    fd = os.open(folder / file, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+def _store(reader: ArchiveReader, entry: Member, path: Path) -> None:
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
         os.ftruncate(fd, entry.size)
         for extent in entry.extents:

@@ -1,4 +1,4 @@
-"""Work that outlives the command that asked for it: a process of its own on the same home, with a log of what failed."""
+"""Work that outlives the command that asked for it: a process of its own on the same home, with a log."""
 
 from __future__ import annotations
 

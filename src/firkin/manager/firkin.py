@@ -72,10 +72,9 @@ class Firkin:
             NotFound: there is none.
             UsageError: the prefix fits several.
         """
-        from firkin.manager import snapshots
-        from firkin.manager.snapshot import Snapshot
+        from firkin.manager.snapshot import Snapshot, find
 
-        return Snapshot(self.context, snapshots.find(self.context, name).id)
+        return Snapshot(self.context, find(self.context, name).id)
 
     def engine(self) -> str:
         """Which VMM this host gets: `firecracker` or `firkin-vmm`."""

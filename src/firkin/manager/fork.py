@@ -46,7 +46,7 @@ def write_files(fork: Fork) -> None:
     parts = boot.Parts(
         kernel=blobs.path(snapshot.kernel_digest), root=blobs.path(snapshot.image_digest), tap=link.tap, mac=link.mac
     )
-    write_config(fork, boot.vm_config(snapshot.spec, parts))
+    write_config(fork, boot.vm_config(fork.record.spec, parts))
     if snapshot.sshd:
         thread = fork.cleanup.enter_context(ThreadPoolExecutor(1, thread_name_prefix="firkin-keys"))
         fork.keys = thread.submit(make_keys, fork)

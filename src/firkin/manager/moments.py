@@ -88,10 +88,11 @@ class GuestMoments(GuestPrograms):
             NotFound, UsageError: there is no such snapshot of this machine, or it does not run; nothing has changed.
             EngineError: it failed; the machine was stopped.
         """
-        from firkin.manager import snapshots
+        from firkin.manager.snapshot import find
+        from firkin.manager.snapshots import materialize
 
-        snapshot = snapshots.find(self._context, to if isinstance(to, str) else to.id)
-        self._go_back(snapshot, snapshots.materialize(self._context, snapshot))
+        snapshot = find(self._context, to if isinstance(to, str) else to.id)
+        self._go_back(snapshot, materialize(self._context, snapshot))
 
     def on_rewind(self, hang_up: HangUp) -> None:
         """Call this too, from whichever thread, when a rewind through this handle ends what runs in the guest."""

@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
-from firkin.errors import NotFound
-from firkin.manager import snapshots
+from firkin.errors import NotFound, UsageError
 from firkin.manager.context import Context
-from firkin.manager.machine import Machine
 from firkin.manager.snapshot_files import Files, Sizes, sizes
 from firkin.store.machines import Lifetime
 from firkin.store.snapshots import SnapshotRecord
+
+if TYPE_CHECKING:
+    from firkin.manager.machine import Machine
 
 
 class Snapshot:
@@ -64,6 +65,8 @@ class Snapshot:
 
     def verify(self) -> list[str]:
         """What is wrong with its files and with those of the snapshots it is a difference from; empty if nothing is."""
+        from firkin.manager import snapshots  # listing snapshots needs none of it
+
         return snapshots.verify(self._context, self.record)
 
     def export(self, path: Path, *, merge: bool = False) -> None:
@@ -83,6 +86,24 @@ class Snapshot:
         Raises:
             UsageError: other snapshots are differences from it.
         """
+        from firkin.manager import snapshots
+
         record = self._context.snapshots.get(self.id)
         if record is not None:
             snapshots.remove(self._context, record)
+
+
+def find(context: Context, name: str) -> SnapshotRecord:
+    """The snapshot of that name or id prefix.
+
+    Raises:
+        NotFound: there is none.
+        UsageError: the prefix fits several.
+    """
+    found = context.snapshots.find(name)
+    if not found:
+        raise NotFound("snapshot", name, hint="firkin snapshot ls")
+    if len(found) > 1:
+        names = ", ".join(record.name for record in found)
+        raise UsageError(f"{name!r} fits several snapshots: {names}", hint="give more of the id, or the name")
+    return found[0]

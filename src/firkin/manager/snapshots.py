@@ -14,8 +14,7 @@ from pathlib import Path
 
 import msgspec
 
-from firkin.errors import ApiFault, InvalidSpec, NameTaken, NoSpace, NotFound, UsageError
-from firkin.fcapi.config import VmConfig
+from firkin.errors import ApiFault, NoSpace, NotFound
 from firkin.fcapi.snapshot import SnapshotCreate, SnapshotType
 from firkin.host.lock import locked
 from firkin.manager import pausing
@@ -23,8 +22,7 @@ from firkin.manager.changes import Folder, Saving
 from firkin.manager.context import Context
 from firkin.manager.machine import Machine
 from firkin.manager.snapshot_files import Files, check_pages, digests, merge
-from firkin.spec import NAME
-from firkin.store.machines import MachineRecord
+from firkin.manager.snapshot_record import describe
 from firkin.store.snapshots import SnapshotRecord
 from firkin.vmm.boot import API_SOCKET, Call
 from firkin.vmm.client import ApiClient
@@ -55,12 +53,12 @@ def create(
     """
     snapshot_id = secrets.token_hex(6)
     with locked(context.machine_lock(machine.id)), making(context, snapshot_id):
-        record = _describe(context, machine, snapshot_id, name, template, diff=diff)
+        record = describe(context, machine, snapshot_id, name, template, diff=diff)
         _save(context, machine, record, diff=diff)
         with context.db.transaction():
             context.snapshots.add(record)
             context.ledger.keep_all(owner_of(snapshot_id))
-    return sealed(context, record) if seal else record
+    return [sealed(context, link) for link in chain(context, record)][-1] if seal else record
 
 
 @contextmanager
@@ -73,7 +71,7 @@ def passing(context: Context, machine: Machine) -> Iterator[tuple[SnapshotRecord
     snapshot_id = secrets.token_hex(6)
     with making(context, snapshot_id):
         with locked(context.machine_lock(machine.id)):
-            record = _describe(context, machine, snapshot_id, None, None, diff=False)
+            record = describe(context, machine, snapshot_id, None, None, diff=False)
             _save(context, machine, record, diff=False)
             context.ledger.drop(owner_of(snapshot_id), Saving)
         yield record, Files.of(context.paths, snapshot_id)
@@ -92,65 +90,6 @@ def making(context: Context, snapshot_id: str) -> Iterator[None]:
             yield
         finally:
             context.ledger.undo_all(owner_of(snapshot_id))
-
-
-def check_name(context: Context, name: str) -> str:
-    """A name that a new snapshot can have.
-
-    Raises:
-        InvalidSpec, NameTaken: it cannot.
-    """
-    if not NAME.fullmatch(name):
-        hint = "use lower-case letters, digits and dashes, 63 at most, starting with a letter or digit"
-        raise InvalidSpec(f"name: {name!r} is no name for a snapshot", hint=hint)
-    if any(found.name == name for found in context.snapshots.find(name)):
-        raise NameTaken(
-            f"snapshot {name!r}: the name is taken", hint=f"firkin snapshot rm {name}, or choose another name"
-        )
-    return name
-
-
-def _describe(
-    context: Context, machine: Machine, snapshot_id: str, name: str | None, template: str | None, *, diff: bool
-) -> SnapshotRecord:
-    machine.process()
-    of = machine.record
-    kernel, image = _blobs(context, of)
-    return SnapshotRecord(
-        id=snapshot_id,
-        name=check_name(context, name or f"{of.name[:50]}-{snapshot_id[:6]}"),
-        machine=of.name,
-        spec=of.spec,
-        engine=of.engine,
-        kernel_digest=kernel,
-        image_digest=image,
-        mac=machine.link.mac,
-        sshd=machine.has_sshd,
-        parent=_parent(context, of) if diff else None,
-        origin=of.snapshot,
-        template=template,
-    )
-
-
-def _blobs(context: Context, machine: MachineRecord) -> tuple[str, str]:
-    """Digests of kernel and image: of those it runs, whatever goes by their names today."""
-    if machine.snapshot and (origin := context.snapshots.get(machine.snapshot)):
-        return origin.kernel_digest, origin.image_digest
-    with ApiClient(context.paths.machine_run(machine.id) / API_SOCKET) as api:
-        config = msgspec.json.decode(api.call(Call("GET", "/vm/config", None)), type=VmConfig)
-    root = next(drive.path_on_host for drive in config.drives if drive.is_root_device)
-    return Path(config.boot_source.kernel_image_path).name, Path(root or "").name
-
-
-def _parent(context: Context, machine: MachineRecord) -> str:
-    """The snapshot whose memory the machine has mapped: what it wrote since is known exactly."""
-    hint = f"without --diff: firkin snapshot create {machine.name}"
-    if machine.snapshot is None:
-        why = "it was booted, not forked, so a difference would hold all its memory"
-        raise UsageError(f"machine {machine.name!r}: {why}", hint=hint)
-    if context.snapshots.get(machine.snapshot) is None:
-        raise UsageError(f"machine {machine.name!r}: the snapshot that it was forked from is gone", hint=hint)
-    return machine.snapshot
 
 
 def _save(context: Context, machine: Machine, record: SnapshotRecord, *, diff: bool) -> None:
@@ -190,22 +129,6 @@ def sealed(context: Context, record: SnapshotRecord) -> SnapshotRecord:
     found = digests(Files.of(context.paths, record.id))
     context.snapshots.seal(record.id, found)
     return msgspec.structs.replace(record, digests=found)
-
-
-def find(context: Context, name: str) -> SnapshotRecord:
-    """The snapshot of that name or id prefix.
-
-    Raises:
-        NotFound: there is none.
-        UsageError: the prefix fits several.
-    """
-    found = context.snapshots.find(name)
-    if not found:
-        raise NotFound("snapshot", name, hint="firkin snapshot ls")
-    if len(found) > 1:
-        names = ", ".join(record.name for record in found)
-        raise UsageError(f"{name!r} fits several snapshots: {names}", hint="give more of the id, or the name")
-    return found[0]
 
 
 def remove(context: Context, record: SnapshotRecord) -> None:

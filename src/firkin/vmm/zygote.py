@@ -99,6 +99,7 @@ class Zygote:
         """Kill it, if it runs; its engines go on."""
         for ref in process.with_argument("--serve", str(self.socket)):
             process.kill(ref)
+        self.socket.unlink(missing_ok=True)
         process.reap()
 
 

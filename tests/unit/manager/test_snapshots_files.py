@@ -13,7 +13,9 @@ from firkin.host.lock import locked
 from firkin.manager import reconcile, snapshots
 from firkin.manager.changes import Folder
 from firkin.manager.context import Context
+from firkin.manager.snapshot import find
 from firkin.manager.snapshot_files import PAGE_SIZE, Files, check_pages, sizes
+from firkin.manager.snapshot_record import check_name
 from firkin.settings import load
 
 
@@ -86,18 +88,18 @@ def test_a_difference_whose_parent_went_is_refused_by_the_store(context: Context
 
 def test_names(context: Context) -> None:
     put(context, 1, {})
-    assert snapshots.find(context, "s1").id == f"{1:012x}"
-    assert snapshots.find(context, f"{1:012x}").name == "s1"
+    assert find(context, "s1").id == f"{1:012x}"
+    assert find(context, f"{1:012x}").name == "s1"
     with pytest.raises(NameTaken):
-        snapshots.check_name(context, "s1")
+        check_name(context, "s1")
     for name in ("", "S", "-a", "a/b", "a" * 64, "a\n"):
         with pytest.raises(InvalidSpec):
-            snapshots.check_name(context, name)
+            check_name(context, name)
     put(context, 2, {})
     with pytest.raises(UsageError, match="s1, s2"):
-        snapshots.find(context, "0000")
+        find(context, "0000")
     with pytest.raises(NotFound):
-        snapshots.find(context, "nosuch")
+        find(context, "nosuch")
 
 
 def test_what_a_killed_maker_left_is_swept_once_nobody_holds_its_lock(context: Context) -> None:
