@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
 from firkin.errors import HostError
-from firkin.host import sparse
+from firkin.host import memory, sparse
 from firkin.host.files import sha256_file
 from firkin.paths import Paths
 
 PAGE_SIZE = 4096
+SHARED_MEMORY = Path("/dev/shm")  # a tmpfs that programs share memory by
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +27,10 @@ class Files:
     @classmethod
     def of(cls, paths: Paths, snapshot_id: str) -> Self:
         """Where a snapshot's own files lie; of a difference, `memory` is not the whole."""
-        folder = paths.snapshot_home(snapshot_id)
+        return cls.within(paths.snapshot_home(snapshot_id))
+
+    @classmethod
+    def within(cls, folder: Path) -> Self:
         return cls(folder / "state", folder / "memory")
 
     @property
@@ -44,6 +49,15 @@ class Sizes:
 
     apparent: int  # as `ls -l` has it: state and all of the guest's memory
     disk: int  # what the snapshot's files take, a merged memory included
+
+
+def passing_folder(paths: Paths, snapshot_id: str, memory_mib: int) -> Path:
+    """Where a snapshot lies that is only made to be loaded: in memory if there is plenty, since no disk keeps us there."""
+    with suppress(OSError):
+        found = os.statvfs(SHARED_MEMORY)
+        if min(found.f_bavail * found.f_frsize // 2**20, memory.available_mib()) > 2 * memory_mib:
+            return SHARED_MEMORY / f"firkin-{snapshot_id}"
+    return paths.snapshot_home(snapshot_id)
 
 
 def sizes(files: Files) -> Sizes:

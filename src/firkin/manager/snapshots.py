@@ -21,7 +21,7 @@ from firkin.manager import pausing
 from firkin.manager.changes import Folder, Saving
 from firkin.manager.context import Context
 from firkin.manager.machine import Machine
-from firkin.manager.snapshot_files import Files, check_pages, digests, merge
+from firkin.manager.snapshot_files import Files, check_pages, digests, merge, passing_folder
 from firkin.manager.snapshot_record import describe
 from firkin.store.snapshots import SnapshotRecord
 from firkin.vmm.boot import API_SOCKET, Call
@@ -54,7 +54,7 @@ def create(
     snapshot_id = secrets.token_hex(6)
     with locked(context.machine_lock(machine.id)), making(context, snapshot_id):
         record = describe(context, machine, snapshot_id, name, template, diff=diff)
-        _save(context, machine, record, diff=diff)
+        _save(context, machine, record, Files.of(context.paths, snapshot_id), diff=diff)
         with context.db.transaction():
             context.snapshots.add(record)
             context.ledger.keep_all(owner_of(snapshot_id))
@@ -72,9 +72,10 @@ def passing(context: Context, machine: Machine) -> Iterator[tuple[SnapshotRecord
     with making(context, snapshot_id):
         with locked(context.machine_lock(machine.id)):
             record = describe(context, machine, snapshot_id, None, None, diff=False)
-            _save(context, machine, record, diff=False)
+            files = Files.within(passing_folder(context.paths, snapshot_id, record.spec.memory_mib))
+            _save(context, machine, record, files, diff=False)
             context.ledger.drop(owner_of(snapshot_id), Saving)
-        yield record, Files.of(context.paths, snapshot_id)
+        yield record, files
 
 
 def owner_of(snapshot_id: str) -> str:
@@ -92,8 +93,8 @@ def making(context: Context, snapshot_id: str) -> Iterator[None]:
             context.ledger.undo_all(owner_of(snapshot_id))
 
 
-def _save(context: Context, machine: Machine, record: SnapshotRecord, *, diff: bool) -> None:
-    files, owner = Files.of(context.paths, record.id), owner_of(record.id)
+def _save(context: Context, machine: Machine, record: SnapshotRecord, files: Files, *, diff: bool) -> None:
+    owner = owner_of(record.id)
     context.ledger.do(owner, Folder(str(files.folder)))
     if diff:
         check_pages(files.folder)
