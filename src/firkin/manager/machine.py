@@ -152,6 +152,7 @@ class Machine(GuestMoments, GuestAccess, GuestFiles):
         from firkin.manager import snapshots
 
         with snapshots.passing(self._context, self) as (snapshot, files):
+            self.keep_time()
             try:
                 yield self
             except BaseException:

@@ -71,12 +71,14 @@ class GuestMoments(GuestPrograms):
         paused = self.record.state is State.PAUSED
         self._change(pausing.resume)
         if paused:
-            self._set_clock()
+            self.keep_time()
 
-    def _set_clock(self) -> None:
-        """A guest whose agent does not answer keeps the time that it had."""
-        with suppress(AgentError), self._agents.room() as agent:
-            agent.set_clock(CLOCK_TIMEOUT_S)
+    def keep_time(self) -> None:
+        """Set the guest's clock to ours: it stood still. One that has ended, or does not answer, keeps what it has."""
+        with suppress(UsageError, AgentError):
+            if self.record.state is State.RUNNING:
+                with self._agents.room() as agent:
+                    agent.set_clock(CLOCK_TIMEOUT_S)
 
     def rewind(self, to: Snapshot | str) -> None:
         """Go back to where this machine was when snapshot `to` was taken: memory, files and programs are those of then.
