@@ -10,9 +10,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-# In a machine's run folder, both made by its engine.
+# In a machine's run folder: two that its engine makes, and a link to its image. A restored machine opens its disk under
+# the name that it had when it was saved, so that name must be good for every machine of every home.
 VSOCK_SOCKET = "vsock.sock"
 METRICS = "metrics.json"
+ROOT = "root"
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,12 +15,14 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
+from conftest import borrowed_home
 
 from firkin.errors import FirkinError, NoSpace, UsageError
 from firkin.host.wait import wait_until
 from firkin.manager.arrival import import_from
 from firkin.manager.firkin import Firkin
 from firkin.manager.machine import Machine
+from firkin.settings import load
 from firkin.spec import MachineSpec
 from firkin.store.machines import State
 
@@ -124,6 +126,22 @@ def test_differences_hold_what_was_written_and_a_chain_loads_as_one(firkin: Firk
         with firkin.snapshot(record.name).fork()[0] as fork:
             assert files(fork) == ["one", "three", "two"]
     expect_whole(firkin)
+
+
+def test_a_snapshot_goes_to_another_home_and_is_forked_there(firkin: Firkin, tmp_path: Path) -> None:
+    with firkin.run(SPEC) as box:
+        write(box, "here")
+        box.snapshot("ready").export(tmp_path / "ready.tar.zst")
+    firkin.snapshot("ready").remove()
+    settings = load({"FIRKIN_HOME": str(borrowed_home(tmp_path / "other"))})
+    with Firkin(settings) as other:
+        done = import_from(other.context, tmp_path / "ready.tar.zst")
+        assert done.notes == ()
+        with other.snapshot("ready").fork()[0] as fork:
+            assert files(fork) == ["here"]
+            again = fork.snapshot("again", diff=True)
+        with again.fork()[0] as fork:
+            assert files(fork) == ["here"]
 
 
 def test_forks_go_on_when_their_snapshot_is_removed(firkin: Firkin) -> None:

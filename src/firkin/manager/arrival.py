@@ -181,8 +181,6 @@ def _notes(context: Context, manifest: Manifest) -> tuple[str, ...]:
     notes = []
     if not root.exists():
         notes.append(f"image {link.spec.image} is not here in this very version: it belongs at {root}")
-    if manifest.root and Path(manifest.root) != root:
-        notes.append(f"its machine opens its disk at {manifest.root}: FIRKIN_HOME must be as it was there")
     if manifest.emulator != here:
         notes.append(f"made with {manifest.emulator or 'no QEMU'}, here is {here or 'none'}: its state may be refused")
     return tuple(notes)

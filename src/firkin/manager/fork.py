@@ -17,7 +17,16 @@ from firkin.manager.guest import Identity as Keys
 from firkin.manager.identity import fork_identity
 from firkin.manager.machine import Machine
 from firkin.manager.snapshot_files import Files
-from firkin.manager.start import Start, carry_out, join_network, make_folders, make_keys, start_engine, write_config
+from firkin.manager.start import (
+    Start,
+    carry_out,
+    join_network,
+    link_root,
+    make_folders,
+    make_keys,
+    start_engine,
+    write_config,
+)
 from firkin.paths import VSOCK_SOCKET
 from firkin.spec import NAME, MachineSpec
 from firkin.store.images import ImageConfig
@@ -54,6 +63,7 @@ def write_files(fork: Fork) -> None:
 
 def load(fork: Fork) -> None:
     """Have the engine restore the snapshot on this machine's tap and socket, and let the guest run."""
+    link_root(fork, fork.snapshot.image_digest)
     with open_api(fork.spawned(), fork.station) as api:
         for call in restore.calls(fork.files.state, fork.files.memory, tap=fork.leased().tap):
             api.call(call)

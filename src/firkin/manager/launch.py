@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 from dataclasses import dataclass
+from pathlib import Path
 
 from firkin.agent.hello import HelloListener
 from firkin.agent.initrd import build_initrd
@@ -11,8 +12,8 @@ from firkin.errors import BootTimeout, GuestError
 from firkin.host.files import write_atomic
 from firkin.manager.ending import complaint
 from firkin.manager.guest import guest_config
-from firkin.manager.start import Start, join_network, make_folders, make_keys, start_engine, write_config
-from firkin.paths import VSOCK_SOCKET
+from firkin.manager.start import Start, join_network, link_root, make_folders, make_keys, start_engine, write_config
+from firkin.paths import ROOT, VSOCK_SOCKET
 from firkin.spec import MachineSpec
 from firkin.store.images import Image
 from firkin.store.kernels import Kernel
@@ -56,10 +57,10 @@ def write_boot_files(launch: Launch) -> None:
 
 def configure_and_start(launch: Launch) -> None:
     """Every API call up to InstanceStart."""
-    blobs, link = launch.context.blobs, launch.leased()
-    parts = boot.Parts(
-        kernel=blobs.path(launch.kernel.digest), root=blobs.path(launch.image.digest), tap=link.tap, mac=link.mac
-    )
+    link = launch.leased()
+    link_root(launch, launch.image.digest)
+    kernel = launch.context.blobs.path(launch.kernel.digest)
+    parts = boot.Parts(kernel=kernel, root=Path(ROOT), tap=link.tap, mac=link.mac)
     config = boot.vm_config(launch.record.spec, parts)
     write_config(launch, config)
     launch.listener = launch.cleanup.enter_context(HelloListener(launch.run / VSOCK_SOCKET))

@@ -57,11 +57,10 @@ class Link(_Strict, frozen=True, kw_only=True):
 
 
 class Manifest(_Strict, frozen=True, kw_only=True):
-    """The first member: the chain from the full snapshot to the one that was exported, and where it comes from."""
+    """The first member: the chain from the full snapshot to the one that was exported, and where it was made."""
 
     format: Literal["firkin snapshot 1"] = "firkin snapshot 1"
     emulator: Line = ""  # as QEMU names itself there: another one does not read its state
-    root: Line = ""  # where the disk lay: a restored machine opens it there
     links: Annotated[tuple[Link, ...], Meta(min_length=1, max_length=MOST_LINKS)]
 
 

@@ -10,6 +10,7 @@ from firkin.errors import InvalidSpec, NameTaken, UsageError
 from firkin.fcapi.config import VmConfig
 from firkin.manager.context import Context
 from firkin.manager.machine import Machine
+from firkin.paths import ROOT
 from firkin.spec import NAME
 from firkin.store.machines import MachineRecord
 from firkin.store.snapshots import SnapshotRecord
@@ -64,10 +65,10 @@ def _blobs(context: Context, machine: MachineRecord) -> tuple[str, str]:
     """Digests of kernel and image: of those it runs, whatever goes by their names today."""
     if machine.snapshot and (origin := context.snapshots.get(machine.snapshot)):
         return origin.kernel_digest, origin.image_digest
-    with ApiClient(context.paths.machine_run(machine.id) / API_SOCKET) as api:
+    run = context.paths.machine_run(machine.id)
+    with ApiClient(run / API_SOCKET) as api:
         config = msgspec.json.decode(api.call(Call("GET", "/vm/config", None)), type=VmConfig)
-    root = next(drive.path_on_host for drive in config.drives if drive.is_root_device)
-    return Path(config.boot_source.kernel_image_path).name, Path(root or "").name
+    return Path(config.boot_source.kernel_image_path).name, (run / ROOT).readlink().name
 
 
 def _parent(context: Context, machine: MachineRecord) -> str:

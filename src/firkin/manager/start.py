@@ -21,6 +21,7 @@ from firkin.manager.context import Context
 from firkin.manager.guest import Identity
 from firkin.manager.machine import Machine
 from firkin.net.plan import LinkPlan, NetworkPlan
+from firkin.paths import ROOT
 from firkin.progress import step
 from firkin.store.machines import Lifetime, MachineRecord, State
 from firkin.vmm import backend, boot
@@ -80,6 +81,12 @@ def make_folders(start: Start) -> None:
     start.home.mkdir(parents=True, exist_ok=True, mode=0o700)
     start.station.engine_log.touch()
     start.context.ledger.do(start.record.id, Folder(str(start.run)))
+
+
+def link_root(start: Start, image_digest: str) -> None:
+    """Give the image the name by which this machine knows its disk."""
+    (start.run / ROOT).unlink(missing_ok=True)  # a rewind may find another
+    (start.run / ROOT).symlink_to(start.context.blobs.path(image_digest))
 
 
 def join_network(start: Start) -> None:

@@ -37,8 +37,7 @@ def export_to(context: Context, record: SnapshotRecord, path: Path, *, merge: bo
         NoSpace, HostError: it cannot be written, or there is no zstd; nothing is left.
     """
     links = [merged(context, record)] if merge else _own(context, record)
-    root = str(context.blobs.path(record.image_digest))
-    manifest = Manifest(emulator=emulator(), root=root, links=tuple(link for link, _ in links))
+    manifest = Manifest(emulator=emulator(), links=tuple(link for link, _ in links))
     with _whole_file(path) as target:
         for piece in in_large_pieces(_archive(manifest, [files for _, files in links])):
             target.write(piece)
