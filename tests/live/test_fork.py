@@ -7,12 +7,13 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from conftest import KERNEL
 
 from firkin.errors import EngineError, InvalidSpec, NameTaken, UsageError
 from firkin.host import netns
@@ -21,6 +22,7 @@ from firkin.host.process import ProcessRef, all_pids, with_argument
 from firkin.host.wait import wait_until
 from firkin.manager.firkin import Firkin
 from firkin.manager.machine import Machine
+from firkin.settings import load
 from firkin.spec import MachineSpec
 from firkin.store.machines import Lifetime, State
 
@@ -29,6 +31,19 @@ pytestmark = pytest.mark.live
 SPEC = MachineSpec(name="box", image="busybox", memory_mib=64)
 COUNT_FOR_EVER = "i=0; while :; do i=$((i+1)); echo $i > /run/count; sleep 0.02; done"
 ADD_UP = "n=0; for i in $(seq 1 200); do n=$((n + i)); done; echo $n $(md5sum < /bin/busybox)"
+
+
+def opened(home: Path) -> Firkin:
+    """Every machine boots: these tests make their own snapshots, and look at what is left of them."""
+    return Firkin(load({"FIRKIN_HOME": str(home), "FIRKIN_KERNEL": KERNEL, "FIRKIN_COLD": "1"}))
+
+
+@pytest.fixture
+def firkin(home: Path) -> Iterator[Firkin]:
+    with opened(home) as firkin:
+        yield firkin
+        for record in firkin.records():
+            firkin.machine(record.id).remove(force=True)
 
 
 @contextmanager
@@ -61,6 +76,7 @@ def expect_only(firkin: Firkin, *machines: Machine) -> None:
     assert {path.name for path in context.paths.run.glob("machines/*")} == ids
     assert {path.name for path in context.paths.home.glob("machines/*")} == ids
     assert list(context.paths.home.glob("snapshots/*")) == []
+    assert context.snapshots.all() == []
     assert {owner for owner in context.ledger.owners() if not owner.startswith("network:")} == ids
     assert taps(firkin, machines[0]) == {machine.link.tap for machine in machines}
     assert all(machine.record.state is State.RUNNING for machine in machines)
@@ -284,8 +300,7 @@ with Firkin(load({"FIRKIN_HOME": sys.argv[1]})) as firkin:
 """
 
 
-def test_whoever_forks_may_be_killed_at_any_moment(open_firkin: Callable[[], Firkin], home: Path) -> None:
-    firkin = open_firkin()
+def test_whoever_forks_may_be_killed_at_any_moment(firkin: Firkin, home: Path) -> None:
     machine = firkin.run(SPEC)
     for moment_s in (0.02, 0.05, 0.1, 0.2, 0.4, 0.7):
         with subprocess.Popen([sys.executable, "-c", FORK_FOR_EVER, str(home)], stdout=subprocess.PIPE) as forking:
@@ -293,7 +308,7 @@ def test_whoever_forks_may_be_killed_at_any_moment(open_firkin: Callable[[], Fir
             assert forking.stdout.readline() == b"ready\n"
             time.sleep(moment_s)
             forking.kill()
-        with open_firkin():  # heals
+        with opened(home):  # heals
             expect_only(firkin, machine)
         assert say(machine, "echo alive") == "alive"
         assert engines(home) == [machine.record.process]

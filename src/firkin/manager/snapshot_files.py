@@ -52,7 +52,7 @@ class Sizes:
 
 
 def passing_folder(paths: Paths, snapshot_id: str, memory_mib: int) -> Path:
-    """Where a snapshot lies that is only made to be loaded: in memory if there is plenty, since no disk keeps us there."""
+    """Where a snapshot lies that is only made to be loaded: in memory where that is plenty."""
     with suppress(OSError):
         found = os.statvfs(SHARED_MEMORY)
         if min(found.f_bavail * found.f_frsize // 2**20, memory.available_mib()) > 2 * memory_mib:
