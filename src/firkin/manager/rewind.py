@@ -130,7 +130,7 @@ def _checked(context: Context, machine_id: str, snapshot: SnapshotRecord, files:
         raise UsageError(why, hint=f"firkin fork {snapshot.name} starts a machine from it")
     if snapshot.engine != record.engine:
         raise UsageError(f"snapshot {snapshot.name!r} is of {snapshot.engine}, the machine runs on {record.engine}")
-    for path in (files.state, files.memory):
+    for path in (files.state, files.memory, context.blobs.path(snapshot.image_digest)):
         if not path.is_file():
             raise HostError(f"{path}: missing", hint=f"firkin snapshot verify {snapshot.name}")
     return record
