@@ -17,6 +17,7 @@ import msgspec
 from firkin.agent.client import AgentConnection
 from firkin.errors import AgentError, EngineError, FirkinError, HostError, UsageError
 from firkin.host.lock import locked
+from firkin.host.process import ProcessRef
 from firkin.manager import fork, networks, reconcile
 from firkin.manager.context import Context
 from firkin.manager.fork import Fork
@@ -93,7 +94,7 @@ def rewind(
         EngineError: it failed; the machine was stopped.
     """
     with locked(context.machine_lock(machine_id)):
-        record = _checked(context, machine_id, snapshot, files)
+        record, old = _checked(context, machine_id, snapshot, files)
         network = networks.plan(context, record.network or "default")
         slot = context.leases.slot(machine_id)
         assert slot is not None  # a machine that is up has one
@@ -110,6 +111,8 @@ def rewind(
             take(under_way, STEPS)
             _write_down(under_way)
         except BaseException as error:
+            if old.alive():
+                raise  # nothing has happened yet
             _stop(under_way)
             if not isinstance(error, FirkinError):
                 raise
@@ -119,8 +122,10 @@ def rewind(
     return under_way.agent
 
 
-def _checked(context: Context, machine_id: str, snapshot: SnapshotRecord, files: Files) -> MachineRecord:
-    """Refuse what cannot go well, while nothing has happened."""
+def _checked(
+    context: Context, machine_id: str, snapshot: SnapshotRecord, files: Files
+) -> tuple[MachineRecord, ProcessRef]:
+    """The machine and its engine; refuses what cannot go well, while nothing has happened."""
     record = context.machines.get(machine_id)
     if record is None or not record.up or record.process is None or not record.process.alive():
         name = machine_id if record is None else record.name
@@ -133,7 +138,7 @@ def _checked(context: Context, machine_id: str, snapshot: SnapshotRecord, files:
     for path in (files.state, files.memory, context.blobs.path(snapshot.image_digest)):
         if not path.is_file():
             raise HostError(f"{path}: missing", hint=f"firkin snapshot verify {snapshot.name}")
-    return record
+    return record, record.process
 
 
 def _write_down(rewind: Rewind) -> None:
