@@ -94,6 +94,31 @@ def test_the_twin_for_asyncio_does_the_same(firkin: Firkin, machine: Machine) ->
     assert machine.record.state is State.RUNNING
 
 
+def skew_s(machine: Machine) -> float:
+    """How far the guest's clock is ahead of ours, by the time that it gives to a file."""
+    earliest = time.time()
+    machine.fs.write_bytes("/tmp/now", b"")
+    latest = time.time()
+    told = machine.fs.stat("/tmp/now").mtime_ns / 1e9
+    return min(0.0, told - earliest) + max(0.0, told - latest)
+
+
+def test_the_clock_is_right_after_a_pause(machine: Machine) -> None:
+    machine.pause()
+    time.sleep(1)
+    machine.resume()
+    assert abs(skew_s(machine)) < 0.2
+
+
+def test_the_clock_is_right_after_snapshots_and_forks(machine: Machine) -> None:
+    for _ in range(3):
+        machine.snapshot().remove()
+    assert abs(skew_s(machine)) < 0.2
+    for _ in range(3):
+        machine.fork(1)[0].remove(force=True)
+    assert abs(skew_s(machine)) < 0.2
+
+
 def test_pausing_and_resuming_twice_is_fine(machine: Machine) -> None:
     machine.resume()
     machine.pause()

@@ -151,15 +151,15 @@ class AgentConnection:
 
         self._request(Kind.IDENTITY, timeout_s, render_identity(identity, time.time_ns()))
 
-    def set_clock(self, timeout_s: float = REPLY_TIMEOUT_S) -> None:
-        """Set the guest's wall clock to ours: it stood still.
+    def set_clock(self, timeout_s: float = REPLY_TIMEOUT_S, *, seed: bytes = b"") -> None:
+        """Set the guest's wall clock to ours: it stood still. With a `seed` its random numbers are new ones, too.
 
         Raises:
             AgentError: it was not set.
         """
         from firkin.agent.identity import render_clock
 
-        self._request(Kind.IDENTITY, timeout_s, render_clock(time.time_ns()))
+        self._request(Kind.IDENTITY, timeout_s, render_clock(time.time_ns(), seed))
 
     def sync(self, timeout_s: float = 60.0) -> None:
         """Have the guest write everything to its disks.

@@ -37,9 +37,9 @@ def render_identity(identity: Identity, now_ns: int) -> bytes:
     return b"".join(line(*words) for words in _statements(identity, now_ns))
 
 
-def render_clock(now_ns: int) -> bytes:
-    """The same of a machine that stays who it is, and only stood still."""
-    return line("firkin", "1") + line(*_clock(now_ns))
+def render_clock(now_ns: int, seed: bytes = b"") -> bytes:
+    """The same of a machine that stays who it is and only stood still; or went back, and needs a `seed` of its own."""
+    return line("firkin", "1") + (line("seed", seed) if seed else b"") + line(*_clock(now_ns))
 
 
 def _clock(now_ns: int) -> tuple[str, str, str]:

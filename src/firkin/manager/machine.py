@@ -152,6 +152,7 @@ class Machine(GuestMoments, GuestAccess, GuestFiles):
         from firkin.manager import snapshots
 
         with snapshots.passing(self._context, self) as (snapshot, files):
+            self.keep_time()
             try:
                 yield self
             except BaseException:
@@ -202,14 +203,14 @@ class Machine(GuestMoments, GuestAccess, GuestFiles):
 
     def speaks(self) -> bool:
         """Whether more can come into the console's log: the machine runs, or its last words are being written."""
-        if self._speaks_now():
-            return True
-        with locked(self._context.machine_lock(self.id)):  # whoever is at work on it may have replaced its engine
-            return self._speaks_now()
-
-    def _speaks_now(self) -> bool:
         record = self._context.machines.get(self.id)
-        return console.speaks(record.process if record else None, self.run_folder)
+        if console.speaks(record.process if record else None, self.run_folder):
+            return True
+        if record is None or not record.up:
+            return False
+        with locked(self._context.machine_lock(self.id)):  # whoever is at work on it may have replaced its engine
+            record = self._context.machines.get(self.id)
+            return console.speaks(record.process if record else None, self.run_folder)
 
     def wait(self, timeout_s: float | None = None) -> int | None:
         """Wait until the machine ends; its entrypoint's exit code, None if it did not end by itself.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from firkin.agent.client import AgentConnection
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from firkin.manager.snapshot import Snapshot
     from firkin.manager.snapshot_files import Files
     from firkin.store.snapshots import SnapshotRecord
+
+CLOCK_TIMEOUT_S = 2.0
 
 HangUp = Callable[[AgentError], None]
 
@@ -57,7 +60,7 @@ class GuestMoments(GuestPrograms):
         self._paused = True
 
     def resume(self) -> None:
-        """Let a paused guest go on; one that runs already does.
+        """Let a paused guest go on, at the time that it is by now; one that runs already does.
 
         Raises:
             UsageError: the machine does not run.
@@ -65,7 +68,17 @@ class GuestMoments(GuestPrograms):
         """
         from firkin.manager import pausing
 
+        paused = self.record.state is State.PAUSED
         self._change(pausing.resume)
+        if paused:
+            self.keep_time()
+
+    def keep_time(self) -> None:
+        """Set the guest's clock to ours: it stood still. One that has ended, or does not answer, keeps what it has."""
+        with suppress(UsageError, AgentError):
+            if self.record.state is State.RUNNING:
+                with self._agents.room() as agent:
+                    agent.set_clock(CLOCK_TIMEOUT_S)
 
     def rewind(self, to: Snapshot | str) -> None:
         """Go back to where this machine was when snapshot `to` was taken: memory, files and programs are those of then.

@@ -7,6 +7,7 @@ died, which the next firkin stops as any other.
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,9 +17,11 @@ import msgspec
 from firkin.agent.client import AgentConnection
 from firkin.errors import AgentError, EngineError, FirkinError, HostError, UsageError
 from firkin.host.lock import locked
-from firkin.manager import networks, reconcile
+from firkin.host.process import ProcessRef
+from firkin.manager import fork, networks, reconcile
 from firkin.manager.context import Context
-from firkin.manager.fork import Fork, load, reach_agent
+from firkin.manager.fork import Fork
+from firkin.manager.guest import SEED_BYTES
 from firkin.manager.snapshot_files import Files
 from firkin.manager.start import take
 from firkin.net.plan import plan_link
@@ -38,6 +41,13 @@ class Rewind(Fork):
 
     hang_up: HangUp
 
+    @property
+    def own(self) -> bool:
+        """Whether the snapshot is of this very machine, not of one that had its name before."""
+        taken, record = self.snapshot, self.record
+        same = taken.machine == record.name and taken.mac == self.leased().mac
+        return same and taken.created_at >= record.created_at
+
 
 def end_engine(rewind: Rewind) -> None:
     """Give up what the guest did since: who talks to it is told, and its engine makes room for another."""
@@ -54,11 +64,22 @@ def start_engine(rewind: Rewind) -> None:
     rewind.engine = process.spawn(argv, rewind.station)
 
 
+def take_identity(rewind: Rewind) -> None:
+    """The machine's own snapshot knows who it is; one of its origin has to be told, as a fork is."""
+    assert rewind.agent is not None  # reach_agent ran
+    if rewind.own:
+        rewind.agent.set_clock(seed=os.urandom(SEED_BYTES))
+    else:
+        fork.take_identity(rewind)
+
+
 STEPS = (
     ("old engine ended", end_engine),
     ("engine spawned", start_engine),
-    ("snapshot loaded", load),
-    ("agent ready", reach_agent),
+    ("files", fork.write_files),
+    ("snapshot loaded", fork.load),
+    ("agent ready", fork.reach_agent),
+    ("identity", take_identity),
 )
 
 
@@ -73,7 +94,7 @@ def rewind(
         EngineError: it failed; the machine was stopped.
     """
     with locked(context.machine_lock(machine_id)):
-        record = _checked(context, machine_id, snapshot, files)
+        record, old = _checked(context, machine_id, snapshot, files)
         network = networks.plan(context, record.network or "default")
         slot = context.leases.slot(machine_id)
         assert slot is not None  # a machine that is up has one
@@ -90,6 +111,8 @@ def rewind(
             take(under_way, STEPS)
             _write_down(under_way)
         except BaseException as error:
+            if old.alive():
+                raise  # nothing has happened yet
             _stop(under_way)
             if not isinstance(error, FirkinError):
                 raise
@@ -99,8 +122,10 @@ def rewind(
     return under_way.agent
 
 
-def _checked(context: Context, machine_id: str, snapshot: SnapshotRecord, files: Files) -> MachineRecord:
-    """Refuse what cannot go well, while nothing has happened."""
+def _checked(
+    context: Context, machine_id: str, snapshot: SnapshotRecord, files: Files
+) -> tuple[MachineRecord, ProcessRef]:
+    """The machine and its engine; refuses what cannot go well, while nothing has happened."""
     record = context.machines.get(machine_id)
     if record is None or not record.up or record.process is None or not record.process.alive():
         name = machine_id if record is None else record.name
@@ -110,10 +135,10 @@ def _checked(context: Context, machine_id: str, snapshot: SnapshotRecord, files:
         raise UsageError(why, hint=f"firkin fork {snapshot.name} starts a machine from it")
     if snapshot.engine != record.engine:
         raise UsageError(f"snapshot {snapshot.name!r} is of {snapshot.engine}, the machine runs on {record.engine}")
-    for path in (files.state, files.memory):
+    for path in (files.state, files.memory, context.blobs.path(snapshot.image_digest)):
         if not path.is_file():
             raise HostError(f"{path}: missing", hint=f"firkin snapshot verify {snapshot.name}")
-    return record
+    return record, record.process
 
 
 def _write_down(rewind: Rewind) -> None:

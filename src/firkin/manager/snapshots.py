@@ -58,6 +58,7 @@ def create(
         with context.db.transaction():
             context.snapshots.add(record)
             context.ledger.keep_all(owner_of(snapshot_id))
+    machine.keep_time()
     return [sealed(context, link) for link in chain(context, record)][-1] if seal else record
 
 
@@ -75,7 +76,10 @@ def passing(context: Context, machine: Machine) -> Iterator[tuple[SnapshotRecord
             files = Files.within(passing_folder(context.paths, snapshot_id, record.spec.memory_mib))
             _save(context, machine, record, files, diff=False)
             context.ledger.drop(owner_of(snapshot_id), Saving)
-        yield record, files
+        try:
+            yield record, files
+        finally:
+            machine.keep_time()  # after the scope, which is in a hurry
 
 
 def owner_of(snapshot_id: str) -> str:

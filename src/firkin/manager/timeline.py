@@ -10,6 +10,7 @@ COMMAND = "command"
 
 # Who works in a phase; those that are not here are firkin's own on this host.
 STAGES = {
+    "old engine ended": "engine",
     "engine spawned": "engine",
     "instance started": "engine",
     "snapshot loaded": "restore",

@@ -18,7 +18,7 @@ DOCS = Path(__file__).parents[3] / "docs"
 TWINS = ("Machine", "Process", "GuestFs", "Watch", "Function", "Firkin", "Snapshot", "Pool")
 # What a loop has no use for: a connection for threads, the plumbing between a thread and a process, an open store.
 BLOCKING_ONLY = {
-    "Machine": {"agent", "reach", "expect_awake", "on_rewind", "speaks", "part"},
+    "Machine": {"agent", "reach", "expect_awake", "on_rewind", "speaks", "part", "keep_time"},
     "Process": {"put"},
     "Function": {"pack", "carry_out"},
     "Firkin": {"context"},
