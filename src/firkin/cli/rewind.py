@@ -11,7 +11,7 @@ from firkin.manager.firkin import Firkin
 @click.argument("name")
 @click.option("--to", required=True, metavar="SNAPSHOT", help="Which; `firkin snapshot ls` lists them.")
 def rewind(name: str, to: str) -> None:
-    """Take machine NAME back to where it was when SNAPSHOT was taken.
+    """Take a machine back to one of its snapshots, in place.
 
     Memory, files and programs are those of then. Name, address, keys and the console's log stay; the clock is right.
 
