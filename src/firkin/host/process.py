@@ -156,4 +156,5 @@ def reap() -> None:
     """Collect those that were let go and have ended."""
     for child in list(_let_go):
         if child.poll() is not None:
-            _let_go.remove(child)
+            with suppress(ValueError):  # another thread saw it too
+                _let_go.remove(child)
