@@ -15,7 +15,7 @@ from pathlib import Path
 import firkin
 from firkin.agent.initrd import base_archive, render_config
 from firkin.manager.context import Context
-from firkin.manager.guest import guest_config, machine_ids
+from firkin.manager.guest import guest_config
 from firkin.net.plan import LinkPlan
 from firkin.spec import MachineSpec
 from firkin.store.images import Image
@@ -43,15 +43,13 @@ def key(spec: MachineSpec, engine: str, kernel: Kernel, image: Image) -> str:
     """The same for two machines only if they boot alike."""
     parts = boot.Parts(kernel=Path(kernel.digest), root=Path(image.digest), tap=ANYWHERE.tap, mac=ANYWHERE.mac)
     guest = guest_config(spec, "any", image.config, image.filesystem, ANYWHERE, None)
-    drawn = {file.path for file in machine_ids(image.config, boots=True)}  # anew for each machine, as the seed
-    guest = replace(guest, seed=b"", files=tuple(file for file in guest.files if file.path not in drawn))
     return _hash(
         firkin.__version__,
         engine,
         *_marks(backend.programs(engine)),
         boot.to_json(boot.vm_config(spec, parts)),
         kernel.modules_digest or "",
-        render_config(guest),
+        render_config(replace(guest, seed=b"", machine_id=None)),
         base_archive(),
     )
 
