@@ -99,6 +99,16 @@ def test_forks_go_on_from_where_the_machine_was_and_then_go_their_own_way(firkin
     expect_only(firkin, machine)
 
 
+def test_in_a_fork_kept_programs_go_on_and_those_of_a_connection_end(firkin: Firkin) -> None:
+    machine = firkin.run(SPEC)
+    kept = machine.start("sleep", "1001", kept=True)
+    with machine.start("sleep", "1002"), machine.fork()[0] as fork:
+        assert wait_until(lambda: "sleep 1002" not in say(fork, "ps"), timeout_s=10)
+        assert [program.pid for program in fork.kept()] == [kept.pid]
+        assert "sleep 1001" in say(fork, "ps")
+        assert "sleep 1002" in say(machine, "ps")
+
+
 def test_a_fork_ends_with_its_scope_and_a_detached_one_outlives_the_process(firkin: Firkin) -> None:
     machine = firkin.run(SPEC)
     with machine.fork()[0] as fork:

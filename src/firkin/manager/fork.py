@@ -37,6 +37,7 @@ from firkin.vmm.process import open_api, tail
 
 AGENT_TIMEOUT_S = 30.0
 RETRY_S = 0.002
+LOOK_S = 5.0  # how often to see whether the engine lives
 AT_ONCE = 2 * (os.cpu_count() or 1)  # starts under way: one waits for the host while the other works
 
 
@@ -74,7 +75,7 @@ def reach_agent(fork: Fork) -> None:
     deadline = time.monotonic() + AGENT_TIMEOUT_S
     while fork.agent is None:
         try:
-            fork.agent = connect(fork.run / VSOCK_SOCKET, deadline - time.monotonic())
+            fork.agent = connect(fork.run / VSOCK_SOCKET, min(LOOK_S, deadline - time.monotonic()))
         except AgentError as error:  # a restored guest resets what came in before it knew that it was restored
             if time.monotonic() >= deadline or not fork.spawned().alive():
                 raise EngineError(f"{error}\nVMM:\n{tail(fork.station.engine_log)}", hint="firkin doctor") from error
@@ -87,7 +88,7 @@ def take_identity(fork: Fork) -> None:
     image = fork.context.images.of_digest(fork.snapshot.image_digest)
     config = image.config if image is not None else ImageConfig(sshd=fork.snapshot.sshd)
     keys = None if fork.keys is None else fork.keys.result()
-    fork.agent.identify(fork_identity(fork.record, fork.snapshot.mac, fork.leased(), config, keys))
+    fork.agent.identify(fork_identity(fork.record, fork.snapshot.mac, fork.leased(), config, keys), AGENT_TIMEOUT_S)
 
 
 STEPS = (
