@@ -170,7 +170,7 @@ class Bare:
         process = subprocess.Popen(qemu_argv(guest), pass_fds=fds)
         for end in (theirs, their_console):
             end.close()
-        self._console = console
+        self.console = console
         qmp = Qmp(ours, lambda _event: None)
         qmp.negotiate()
         device_state.load(qmp, self.saved.devices)
@@ -198,7 +198,7 @@ class Bare:
         process.kill()
         process.wait()
         qmp.close()
-        self._console.close()
+        self.console.close()
         return loaded, saved
 
 

@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "agent.h"
+#include "boot_id.h"
 #include "clock.h"
 #include "config.h"
 #include "files.h"
@@ -83,6 +84,12 @@ static int step_switch(struct boot *boot)
 {
     (void)boot;
     return switch_root();
+}
+
+static int step_boot_id(struct boot *boot)
+{
+    (void)boot;
+    return boot_id_cover();
 }
 
 /* What the kernel grants by default suits a small shared host; programs here have the machine to themselves. */
@@ -191,6 +198,7 @@ static const struct {
     {step_root, true},
     {step_system, false},
     {step_switch, true},
+    {step_boot_id, false},
     {step_limits, false},
     {step_hostname, false},
     {step_network, false},

@@ -1,11 +1,16 @@
-/* rtnetlink messages about interfaces, addresses and routes. */
+/* Interfaces by ioctl, addresses and routes by rtnetlink. For interfaces, netlink takes the kernel through ten times the code, which a
+ * fork under emulation runs for the first time. */
 #include "link.h"
 
 #include <linux/ip.h>
 #include <linux/rtnetlink.h>
 #include <net/if.h>
+#include <net/if_arp.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
+
+enum { HIGHEST_INDEX = 64 }; /* devices of the machine are found as it boots; what programs add comes later */
 
 static size_t address_len(const struct address *address)
 {
@@ -26,13 +31,6 @@ void link_up(struct burst *burst, int index)
     info->ifi_index = index;
     info->ifi_flags = IFF_UP;
     info->ifi_change = IFF_UP;
-}
-
-void link_mac(struct burst *burst, int index, const unsigned char *mac)
-{
-    struct ifinfomsg *info = netlink_begin(burst, RTM_NEWLINK, 0, sizeof *info);
-    info->ifi_index = index;
-    netlink_attribute(burst, IFLA_ADDRESS, mac, MAC_LEN);
 }
 
 void link_address(struct burst *burst, int index, const struct address *address)
@@ -95,30 +93,29 @@ void link_remove_default_route(struct burst *burst, int index, int family)
     netlink_attribute(burst, RTA_OIF, &index, sizeof index);
 }
 
-struct search {
-    const unsigned char *mac;
-    int index;
-};
-
-static void on_link(const struct nlmsghdr *header, void *context)
+int link_find(int fd, const unsigned char *mac)
 {
-    struct search *search = context;
-    const struct ifinfomsg *info = NLMSG_DATA(header);
-    if (search->index || header->nlmsg_type != RTM_NEWLINK || header->nlmsg_len < NLMSG_LENGTH(sizeof *info))
-        return;
-    int left = (int)IFLA_PAYLOAD(header);
-    for (struct rtattr *at = IFLA_RTA(info); RTA_OK(at, left); at = RTA_NEXT(at, left))
-        if (at->rta_type == IFLA_ADDRESS && RTA_PAYLOAD(at) == MAC_LEN
-            && memcmp(RTA_DATA(at), search->mac, MAC_LEN) == 0)
-            search->index = info->ifi_index;
+    for (int index = 1; index <= HIGHEST_INDEX; index++) {
+        struct ifreq ask = {.ifr_ifindex = index};
+        if (ioctl(fd, SIOCGIFNAME, &ask) == 0 && ioctl(fd, SIOCGIFHWADDR, &ask) == 0
+            && ask.ifr_hwaddr.sa_family == ARPHRD_ETHER && memcmp(ask.ifr_hwaddr.sa_data, mac, MAC_LEN) == 0)
+            return index;
+    }
+    return 0;
 }
 
-int link_find(int fd, struct burst *burst, const unsigned char *mac)
+int link_set_mac(int fd, int index, const unsigned char *mac)
 {
-    struct search search = {.mac = mac};
-    uint32_t filter = RTEXT_FILTER_SKIP_STATS;
-    struct ifinfomsg *info = netlink_begin(burst, RTM_GETLINK, NLM_F_DUMP, sizeof *info);
-    info->ifi_family = AF_UNSPEC;
-    netlink_attribute(burst, IFLA_EXT_MASK, &filter, sizeof filter);
-    return netlink_dump(fd, burst, on_link, &search) ? search.index : 0;
+    struct ifreq ask = {.ifr_ifindex = index};
+    if (ioctl(fd, SIOCGIFNAME, &ask) < 0)
+        return -1;
+    ask.ifr_hwaddr = (struct sockaddr){.sa_family = ARPHRD_ETHER};
+    memcpy(ask.ifr_hwaddr.sa_data, mac, MAC_LEN);
+    return ioctl(fd, SIOCSIFHWADDR, &ask);
+}
+
+bool link_is_up(int fd, int index)
+{
+    struct ifreq ask = {.ifr_ifindex = index};
+    return ioctl(fd, SIOCGIFNAME, &ask) == 0 && ioctl(fd, SIOCGIFFLAGS, &ask) == 0 && ask.ifr_flags & IFF_UP;
 }

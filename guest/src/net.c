@@ -9,11 +9,11 @@
 
 enum { INTERFACE_WAIT_MS = 3000 };
 
-static int await_link(int fd, struct burst *burst, const struct interface *interface)
+static int await_link(int fd, const struct interface *interface)
 {
     struct backoff backoff = backoff_start(INTERFACE_WAIT_MS);
     do {
-        int index = link_find(fd, burst, interface->mac);
+        int index = link_find(fd, interface->mac);
         if (index > 0)
             return index;
     } while (backoff_wait(&backoff));
@@ -23,9 +23,10 @@ static int await_link(int fd, struct burst *burst, const struct interface *inter
 
 static int configure_interface(int fd, struct burst *burst, const struct interface *interface)
 {
-    int index = await_link(fd, burst, interface);
+    int index = await_link(fd, interface);
     if (index < 0)
         return -1;
+    link_announces(burst, index); /* for the day on which a fork gets another MAC */
     link_up(burst, index);
     link_address(burst, index, &interface->address);
     if (interface->gateway.family)

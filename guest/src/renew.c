@@ -1,25 +1,19 @@
 /* What makes a fork another machine: the list below. Starts no program, and waits for nothing. */
 #include "renew.h"
 
-#include <errno.h>
 #include <fcntl.h>
-#include <linux/magic.h>
 #include <signal.h>
 #include <stdbool.h>
 #include <string.h>
-#include <sys/mount.h>
-#include <sys/vfs.h>
 #include <time.h>
 #include <unistd.h>
 
+#include "boot_id.h"
 #include "files.h"
 #include "log.h"
 #include "renew_net.h"
 #include "seed.h"
 #include "text.h"
-
-#define BOOT_ID "/proc/sys/kernel/random/boot_id"
-#define OURS "/run/.firkin-boot-id"
 
 static int renew_clock(const struct config *config)
 {
@@ -35,50 +29,9 @@ static int renew_hostname(const struct config *config)
     return 0;
 }
 
-/* The kernel draws its boot id once. A file over it says another; it has no name, so that nobody removes it by mistake. */
-static int cover_boot_id(void)
-{
-    struct text source = {0};
-    int fd = open(OURS, O_RDWR | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0444);
-    if (fd < 0)
-        return -1;
-    text_add(&source, "/proc/self/fd/");
-    text_number(&source, (unsigned long)fd);
-    if (mount(source.data, BOOT_ID, NULL, MS_BIND, NULL) < 0) {
-        int error = errno;
-        close(fd);
-        fd = -1;
-        errno = error;
-    }
-    unlink(OURS);
-    return fd;
-}
-
-/* In a fork of a fork the file of before is there: its text is replaced at once, for whoever may have it open. */
-static int open_boot_id(void)
-{
-    struct statfs where;
-    int fd = open(BOOT_ID, O_RDWR | O_CLOEXEC);
-    if (fd >= 0 && fstatfs(fd, &where) == 0 && where.f_type != PROC_SUPER_MAGIC)
-        return fd;
-    if (fd >= 0)
-        close(fd);
-    return cover_boot_id();
-}
-
 static int renew_boot_id(const struct config *config)
 {
-    struct text line = {0};
-    if (!config->boot_id)
-        return 0;
-    text_add(&line, config->boot_id);
-    text_add(&line, "\n");
-    int fd = open_boot_id();
-    if (fd < 0)
-        return log_errno("boot id", NULL);
-    int result = pwrite(fd, line.data, line.len, 0) == (ssize_t)line.len ? 0 : log_errno("boot id", NULL);
-    close(fd);
-    return result;
+    return config->boot_id ? boot_id_set(config->boot_id) : 0;
 }
 
 /* The beginning of a file as a string, empty if there is none. */

@@ -33,9 +33,9 @@ static int find_changed(struct renewal *renewal)
 {
     for (size_t i = 0; i < renewal->config->mac_count; i++) {
         const struct mac_change *change = &renewal->config->macs[i];
-        int index = link_find(renewal->fd, &renewal->burst, change->from);
+        int index = link_find(renewal->fd, change->from);
         if (!index)
-            index = link_find(renewal->fd, &renewal->burst, change->to);
+            index = link_find(renewal->fd, change->to);
         if (!index)
             return missing(change->from_text);
         renewal->changed[i] = index;
@@ -48,7 +48,7 @@ static int index_of(struct renewal *renewal, const struct interface *interface)
     for (size_t i = 0; i < renewal->config->mac_count; i++)
         if (memcmp(renewal->config->macs[i].to, interface->mac, MAC_LEN) == 0)
             return renewal->changed[i];
-    return link_find(renewal->fd, &renewal->burst, interface->mac);
+    return link_find(renewal->fd, interface->mac);
 }
 
 static int find_addressed(struct renewal *renewal)
@@ -137,11 +137,9 @@ static int remove_all(struct renewal *renewal)
 
 static int set_macs(struct renewal *renewal)
 {
-    for (size_t i = 0; i < renewal->config->mac_count; i++) {
-        link_mac(&renewal->burst, renewal->changed[i], renewal->config->macs[i].to);
-        if (netlink_commit(renewal->fd, &renewal->burst) < 0)
+    for (size_t i = 0; i < renewal->config->mac_count; i++)
+        if (link_set_mac(renewal->fd, renewal->changed[i], renewal->config->macs[i].to) < 0)
             return log_errno("network", renewal->config->macs[i].from_text);
-    }
     return 0;
 }
 
@@ -155,12 +153,13 @@ static struct address link_local(const unsigned char *mac)
     return address;
 }
 
-static void add_one(struct renewal *renewal, size_t at)
+static int add_one(struct renewal *renewal, size_t at)
 {
     const struct interface *interface = &renewal->config->interfaces[at];
     struct burst *burst = &renewal->burst;
     int index = renewal->addressed[at];
-    link_up(burst, index);
+    if (!link_is_up(renewal->fd, index))
+        link_up(burst, index);
     if (renewal->had_local[at]) {
         const struct address local = link_local(interface->mac);
         link_address(burst, index, &local);
@@ -168,17 +167,16 @@ static void add_one(struct renewal *renewal, size_t at)
     link_address(burst, index, &interface->address);
     if (interface->gateway.family)
         link_default_route(burst, index, interface);
-    link_announces(burst, index);
-    link_mac(burst, index, interface->mac);
+    if (netlink_commit(renewal->fd, burst) < 0)
+        return -1;
+    return link_set_mac(renewal->fd, index, interface->mac); /* announces it, as the boot arranged */
 }
 
 static int add_all(struct renewal *renewal)
 {
-    for (size_t i = 0; i < renewal->config->interface_count; i++) {
-        add_one(renewal, i);
-        if (netlink_commit(renewal->fd, &renewal->burst) < 0)
+    for (size_t i = 0; i < renewal->config->interface_count; i++)
+        if (add_one(renewal, i) < 0)
             return log_errno("network", renewal->config->interfaces[i].mac_text);
-    }
     return 0;
 }
 

@@ -1,4 +1,5 @@
-/* For tests on the host: parses a configuration from stdin and says in hexadecimal what it understood. */
+/* For tests on the host: parses a configuration (`config-dump`) or an identity (`config-dump identity`) from stdin and says in
+ * hexadecimal what it understood. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -45,16 +46,25 @@ static void dump_config(const struct config *config)
         dump("data", file->data, file->len);
     }
     dump("seed", config->seed ? config->seed : "", config->seed_len);
+    dump_text("bootid", config->boot_id);
+    printf("clock %lld %ld\n", (long long)config->clock.tv_sec, config->clock.tv_nsec);
+    for (size_t i = 0; i < config->mac_count; i++) {
+        dump("from", (const char *)config->macs[i].from, MAC_LEN);
+        dump("to", (const char *)config->macs[i].to, MAC_LEN);
+    }
+    for (size_t i = 0; i < config->hangup_count; i++)
+        dump_text("hangup", config->hangups[i]);
 }
 
-int main(void)
+int main(int argc, char **argv)
 {
+    enum form form = argc == 2 && strcmp(argv[1], "identity") == 0 ? FORM_IDENTITY : FORM_BOOT;
     static struct config config;
     static char input[CONFIG_MAX_BYTES];
     size_t len = fread(input, 1, sizeof input, stdin);
     char *exact = malloc(len ? len : 1); /* as long as what there is: a read beyond it is caught */
     memcpy(exact, input, len);
-    int result = config_parse(&config, FORM_BOOT, exact, len);
+    int result = config_parse(&config, form, exact, len);
     if (result == 0)
         dump_config(&config);
     free(exact);

@@ -9,7 +9,8 @@ import tarfile
 from pathlib import Path
 
 BYTES, FRAME, READ, SPEAK, LISTEN, CLOSE, EXIT, TURN, HANG_UP = range(9)  # fuzz_conn.c's steps
-EXEC, STDIN, WINDOW, WINSIZE, SIGNAL, SYNC, TASK, DIAL, ATTACH, DETACH, KEPT = 3, 5, 8, 9, 10, 14, 17, 18, 19, 20, 21
+EXEC, STDIN, WINDOW, WINSIZE, SIGNAL, SYNC = 3, 5, 8, 9, 10, 14
+TASK, DIAL, ATTACH, DETACH, KEPT, IDENTITY = 17, 18, 19, 20, 21, 22
 TTY, WANTS_STDIN, KEEP, END = 1, 2, 4, 1
 FIRST_PID = 100
 
@@ -27,6 +28,17 @@ env A=1
 workdir /tmp
 user nobody:12
 seed %00%FF
+"""
+
+IDENTITY_CONFIG = b"""firkin 1
+seed %00%FF
+clock 1800000000 999999999
+mac 06:00:00:00:00:01 06:00:00:00:00:02
+interface 06:00:00:00:00:02 10.0.0.3/24 10.0.0.1
+file 444 0 0 /etc/machine-id 0123%0A
+hostname fork
+bootid 5b868c79-4bfc-4fc4-8e0c-73ff4ceccaab
+hangup /run/sshd.pid
 """
 
 
@@ -69,6 +81,8 @@ SCRIPTS = {
     + frame(DIAL, struct.pack("<IH", 1000, 12), stream=3) + frame(DIAL, struct.pack("<IH", 1000, 82), stream=4),
     "task": frame(TASK, struct.pack("<I", 1000) + strings(b"stat", b"/") + strings(b"nobody"), flags=WANTS_STDIN)
     + frame(SYNC, stream=2) + step(EXIT, 1) + step(EXIT, 64),
+    "identity": frame(IDENTITY, IDENTITY_CONFIG) + frame(IDENTITY, b"firkin 1\nhostname x\n", stream=2)
+    + frame(IDENTITY, b"firkin 1\nroot a b\n", stream=3) + frame(IDENTITY, stream=4) + frame(KEPT, stream=5),
     "greeting": step(BYTES, 128, b"\x05FK\x01\0\0") + step(BYTES, 128, b"\x08\0\0\0\x20\0\0\0F") + step(TURN),
 }  # fmt: skip
 
@@ -93,6 +107,7 @@ def main() -> None:
     for name in ("conn", "config", "tar"):
         (folder / name).mkdir(parents=True, exist_ok=True)
     (folder / "config" / "whole").write_bytes(CONFIG)
+    (folder / "config" / "identity").write_bytes(IDENTITY_CONFIG)
     (folder / "tar" / "pax").write_bytes(archive(tarfile.PAX_FORMAT))
     (folder / "tar" / "gnu").write_bytes(archive(tarfile.GNU_FORMAT))
     for name, script in SCRIPTS.items():

@@ -173,6 +173,8 @@ def test_forks_need_neither_their_parent_nor_its_memory_file(firkin: Firkin) -> 
     assert say(again, "md5sum < /root/noise") == digest
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(300)
 def test_a_database_that_is_being_written_is_whole_in_every_fork(firkin: Firkin) -> None:
     machine = firkin.run(MachineSpec(name="db", image="python", memory_mib=128))
     write = (
@@ -244,6 +246,8 @@ def clock_skew_s(machine: Machine) -> float:
     return max(before - 0.01 - stamp, stamp - after, 0.0)
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(300)
 def test_no_two_forks_are_alike_in_what_tells_machines_apart(firkin: Firkin) -> None:
     machine = firkin.run(SPEC)
     forks = machine.fork(50)
@@ -259,6 +263,8 @@ def test_no_two_forks_are_alike_in_what_tells_machines_apart(firkin: Firkin) -> 
         assert max(threads.map(clock_skew_s, forks)) < 0.05
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(300)
 def test_forks_of_debian_have_keys_of_their_own_that_ssh_knows(firkin: Firkin) -> None:
     machine = firkin.run(MachineSpec(name="deb", image="debian", memory_mib=256))
     login = [*machine.ssh_argv(["hostname"])]
@@ -274,6 +280,8 @@ def test_forks_of_debian_have_keys_of_their_own_that_ssh_knows(firkin: Firkin) -
     assert (done.returncode, done.stdout) == (0, "deb\n"), done.stderr
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_many_forks_are_alive_at_once_and_each_is_right(firkin: Firkin) -> None:
     machine = firkin.run(SPEC)
     count = int(os.environ.get("FIRKIN_TEST_FORKS", "40"))

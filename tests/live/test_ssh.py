@@ -29,7 +29,7 @@ FIRKIN = (sys.executable, "-m", "firkin.cli")
 
 @pytest.fixture(scope="module")
 def machine(shared_home: Path) -> Iterator[Machine]:
-    settings = load({"FIRKIN_HOME": str(shared_home), "FIRKIN_KERNEL": "build"})
+    settings = load({"FIRKIN_HOME": str(shared_home), "FIRKIN_KERNEL": "build", "FIRKIN_COLD": "1"})
     with Firkin(settings) as firkin, firkin.run(MachineSpec(name="web", image="debian")) as machine:
         machine.await_port(22, timeout_s=TIMEOUT_S)
         yield machine

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from firkin.errors import NameTaken
+from firkin.host.wait import wait_until
 from firkin.manager.firkin import Firkin
 from firkin.manager.template_keeping import templates
 from firkin.settings import load
@@ -209,3 +210,27 @@ def test_a_machine_of_the_session_ends_with_it_also_when_forked(open_warm: Calla
     os.close(machine._session)
     machine._session = None
     assert open_warm().records() == []
+
+
+@pytest.mark.slow
+def test_an_image_with_its_own_init_is_saved_when_all_of_it_runs(warm: Firkin) -> None:
+    spec = MachineSpec(image="debian", memory_mib=256)
+    with warm.run(spec) as first:
+        assert first.record.snapshot is None
+        assert wait_until(lambda: bool(kept(warm)), timeout_s=100, interval_s=0.1), logs(warm)
+        assert first.exec("true").returncode == 0
+        (template,) = kept(warm)
+        assert wait_until(lambda: warm.records() == [first.record], timeout_s=20, interval_s=0.1)  # its maker is gone
+        with warm.run(spec) as second, warm.run(spec) as third:
+            assert second.record.snapshot == third.record.snapshot == template.id
+            assert second.exec("systemctl", "is-system-running").stdout.strip() in (b"running", b"degraded")
+            machines = (first, second, third)
+            for path in ("/etc/machine-id", "/etc/hostname", "/etc/ssh/ssh_host_ed25519_key"):
+                assert len({machine.fs.read_bytes(path) for machine in machines}) == 3, path
+            argv = third.ssh_argv(("hostname",), direct=False)
+            said = subprocess.run(argv, capture_output=True, text=True, check=True, timeout=60)
+            assert said.stdout.strip() == third.name
+
+
+def logs(firkin: Firkin) -> str:
+    return "".join(path.read_text() for path in (firkin.context.paths.home / "logs").glob("*.log"))

@@ -188,6 +188,13 @@ def test_what_is_installed_anew_is_never_forked_from_the_old(yard: Yard) -> None
     assert not is_ours(yard.spawn())
 
 
+def test_an_engine_starts_where_no_zygote_can(yard: Yard) -> None:
+    yard.zygote.folder.write_text("in the way")
+    assert is_ours(yard.spawn())
+    assert yard.zygotes() == []
+    yard.zygote.folder.unlink()
+
+
 def test_two_homes_have_a_zygote_each(tmp_path: Path) -> None:
     for name in ("a", "b"):
         (tmp_path / name).mkdir()

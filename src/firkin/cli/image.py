@@ -18,6 +18,7 @@ from firkin.store.blobs import Blobs
 from firkin.store.db import Database
 from firkin.store.images import Image, Images
 from firkin.store.machines import Machines
+from firkin.store.snapshots import Snapshots
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +29,7 @@ class _Store:
     images: Images
     blobs: Blobs
     machines: Machines
+    snapshots: Snapshots
 
 
 @contextmanager
@@ -35,7 +37,7 @@ def _opened() -> Iterator[_Store]:
     paths = load().paths
     db = Database(paths.database)
     try:
-        yield _Store(paths, Images(db), Blobs(paths), Machines(db))
+        yield _Store(paths, Images(db), Blobs(paths), Machines(db), Snapshots(db))
     finally:
         db.close()
 
@@ -51,7 +53,7 @@ def build(name: str) -> None:
     """Build an image, or build it anew: debian, python, python3.13, busybox."""
     show_progress()
     with _opened() as store:
-        built = shelf.rebuild(name, store.images, store.blobs, store.paths)
+        built = shelf.rebuild(name, store.images, store.blobs, store.paths, store.snapshots.image_digests())
     click.echo(f"{built.reference} {built.digest[:12]} {_mib(built)}")
 
 
@@ -108,7 +110,9 @@ def rm(references: tuple[str, ...]) -> None:
     with _opened() as store:
         for reference in references:
             used = [(record.name, record.spec.image) for record in store.machines.all()]
-            gone = shelf.remove(reference, store.images, store.blobs, store.paths, used)
+            gone = shelf.remove(
+                reference, store.images, store.blobs, store.paths, used, store.snapshots.image_digests()
+            )
             click.echo(gone.reference)
     with closing(Context(load())) as context:
         template_keeping.evict(context)

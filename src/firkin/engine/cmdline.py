@@ -100,6 +100,9 @@ def _for_emulation(user: str, emulation: Emulation) -> list[str]:
     # The emulated TSC runs at the host's rate; calibrating it against an emulated PIT sometimes never ends.
     if emulation.tsc_khz is not None and "tsc_early_khz" not in names:
         added.append(f"tsc_early_khz={emulation.tsc_khz}")
+    # Ticks come late where the host is busy. Judged by them the TSC seems wrong, and only a clock of ticks is left.
+    if emulation.tsc_khz is not None and "tsc" not in names:
+        added.append("tsc=nowatchdog")
     if not names.intersection(_MITIGATIONS):
         added.append("mitigations=off")  # nothing speculates across an interpreter's translated code
     return added

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import mmap
 import os
 import time
@@ -14,8 +15,12 @@ _READ_TSC = bytes.fromhex("0f31 48c1e220 4809d0 c3")
 _MEASURE_S = 0.02
 
 
+@functools.cache
 def host_khz() -> int | None:
-    """Kilohertz of the host's TSC, or None where it is not constant, not there, or cannot be found out."""
+    """Kilohertz of the host's TSC, or None where it is not constant, not there, or cannot be found out.
+
+    Found out once: measuring takes longer than all else that an engine does for a fork.
+    """
     if os.uname().machine != "x86_64":
         return None
     try:

@@ -27,6 +27,7 @@ from typing import NamedTuple
 import msgspec
 
 import firkin.engine
+from firkin.engine import preload
 from firkin.engine.newborn import COMMAND, Order, Refused, become, refuse
 from firkin.host.unix import short_name
 
@@ -208,11 +209,12 @@ def _close(descriptors: Sequence[int]) -> None:
 
 
 def _warm_up() -> Installed:
-    """Import whatever an engine may need, and keep the garbage collector from ever touching it."""
+    """Import and find out whatever an engine may need, and keep the garbage collector from ever touching it."""
     for module in pkgutil.walk_packages(firkin.engine.__path__, "firkin.engine."):
         importlib.import_module(module.name)
     for name in _LATE:
         importlib.import_module(name)
+    preload.for_load()
     gc.collect()
     gc.freeze()
     return Installed()

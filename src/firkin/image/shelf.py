@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 
 from firkin.errors import NotFound, UsageError
@@ -39,8 +39,10 @@ def ensure(reference: str, images: Images, blobs: Blobs, paths: Paths, *, build:
         return _whole(images.get(name, tag), blobs) or build(RECIPES[name], images, blobs)
 
 
-def rebuild(name: str, images: Images, blobs: Blobs, paths: Paths, *, build: Build = build_now) -> Image:
-    """Build the recipe `name` anew, even if the image exists.
+def rebuild(
+    name: str, images: Images, blobs: Blobs, paths: Paths, pinned: Collection[str] = (), *, build: Build = build_now
+) -> Image:
+    """Build the recipe `name` anew, even if the image exists. The former blob stays if its digest is `pinned`.
 
     Raises:
         NotFound: there is no such recipe.
@@ -51,7 +53,7 @@ def rebuild(name: str, images: Images, blobs: Blobs, paths: Paths, *, build: Bui
     with locked(lock_path(paths, name)):
         former = images.get(name)
         image = build(RECIPES[name], images, blobs)
-    if former is not None and former.digest != image.digest:
+    if former is not None and former.digest not in (image.digest, *pinned):
         _drop_blob(former.digest, images, blobs)
     return image
 
@@ -68,8 +70,16 @@ def find(reference: str, images: Images) -> Image:
     return image
 
 
-def remove(reference: str, images: Images, blobs: Blobs, paths: Paths, used: Iterable[tuple[str, str]]) -> Image:
-    """Forget an image, and its blob unless another image shares it. `used`: machine name and image reference.
+def remove(
+    reference: str,
+    images: Images,
+    blobs: Blobs,
+    paths: Paths,
+    used: Iterable[tuple[str, str]],
+    pinned: Collection[str] = (),
+) -> Image:
+    """Forget an image, and its blob unless another image shares it or its digest is `pinned`. `used`: machine name and
+    image reference.
 
     Raises:
         NotFound: there is no such image.
@@ -83,7 +93,8 @@ def remove(reference: str, images: Images, blobs: Blobs, paths: Paths, used: Ite
                 f"image {image.reference!r}: in use by {', '.join(users)}", hint=f"firkin rm --force {' '.join(users)}"
             )
         images.remove(image.name, image.tag)
-        _drop_blob(image.digest, images, blobs)
+        if image.digest not in pinned:
+            _drop_blob(image.digest, images, blobs)
     return image
 
 

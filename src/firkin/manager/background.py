@@ -1,4 +1,4 @@
-"""Work that outlives the command that asked for it: a process of its own on the same home, with a log."""
+"""Work that outlives the command that asked for it: processes on the same home, whose logs say why they failed."""
 
 from __future__ import annotations
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import uuid
 from dataclasses import dataclass
 
 from firkin.agent.initrd import GuestConfig, GuestFile, Interface
@@ -41,6 +42,15 @@ def files(identity: Identity | None) -> tuple[GuestFile, ...]:
     )
 
 
+def machine_ids(image: ImageConfig, *, boots: bool) -> tuple[GuestFile, ...]:
+    """As machine-id(5) and D-Bus have it. An init of the image's own makes one as it boots; others have no D-Bus."""
+    if image.init and boots:
+        return ()
+    line = f"{uuid.uuid4().hex}\n".encode()
+    paths = ("/etc/machine-id", "/var/lib/dbus/machine-id") if image.init else ("/etc/machine-id",)
+    return tuple(GuestFile(path, line, mode=0o444) for path in paths)
+
+
 def guest_config(
     spec: MachineSpec, name: str, image: ImageConfig, filesystem: str, link: LinkPlan, identity: Identity | None
 ) -> GuestConfig:
@@ -50,7 +60,7 @@ def guest_config(
         root_device="/dev/vda",
         filesystem=filesystem,
         interfaces=(Interface(mac=link.mac, address=link.guest, gateway=link.gateway),),
-        files=(*files(identity), *([POWER_OFF] if image.init else [])),
+        files=(*machine_ids(image, boots=True), *files(identity), *([POWER_OFF] if image.init else [])),
         init=image.init,
         entrypoint=tuple(spec.command) if spec.command and image.init is None else image.entrypoint,
         env=(*image.env, *spec.env),

@@ -6,7 +6,7 @@ import os
 import uuid
 
 from firkin.agent.identity import Identity
-from firkin.agent.initrd import GuestFile, Interface
+from firkin.agent.initrd import Interface
 from firkin.manager import guest
 from firkin.net.plan import LinkPlan
 from firkin.store.images import ImageConfig
@@ -25,13 +25,6 @@ def fork_identity(
         boot_id=uuid.uuid4(),
         macs=((mac, link.mac),),
         interfaces=(Interface(mac=link.mac, address=link.guest, gateway=link.gateway),),
-        files=(*_machine_id(image), *guest.files(keys)),
+        files=(*guest.machine_ids(image, boots=False), *guest.files(keys)),
         hangups=(SSHD_PID,) if keys else (),
     )
-
-
-def _machine_id(image: ImageConfig) -> tuple[GuestFile, ...]:
-    """As machine-id(5) and D-Bus have it; images without an init of their own have no D-Bus either."""
-    line = f"{uuid.uuid4().hex}\n".encode()
-    paths = ("/etc/machine-id", "/var/lib/dbus/machine-id") if image.init else ("/etc/machine-id",)
-    return tuple(GuestFile(path, line, mode=0o444) for path in paths)

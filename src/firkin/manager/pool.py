@@ -7,6 +7,7 @@ no longer than there is something to fill.
 
 from __future__ import annotations
 
+import logging
 import os
 import secrets
 import time
@@ -31,6 +32,8 @@ from firkin.store.pools import PoolRecord
 from firkin.store.snapshots import SnapshotRecord
 from firkin.vmm.boot import API_SOCKET, Call
 from firkin.vmm.client import ApiClient
+
+log = logging.getLogger("firkin")
 
 WAKE_TIMEOUT_S = 10.0
 MAX_SIZE = 1000
@@ -138,20 +141,32 @@ class Pool:
     def claim_as(self, lifetime: Lifetime, *, outlives: bool) -> Machine:
         """As `claim`, with a lifetime of one's choice."""
         record = self.record
+        machine = self._take_one(lifetime, outlives=outlives)
+        try:
+            self.refill()
+        except BaseException:  # Ctrl-C: nobody gets to know of the machine
+            if machine is not None:
+                machine.remove(force=True)
+            raise
+        return machine or fork_of(self._context, record, lifetime, outlives=outlives)
+
+    def _take_one(self, lifetime: Lifetime, *, outlives: bool) -> Machine | None:
         for member in self._context.machines.members(self.id):
             if machine := _take(self._context, member, lifetime, outlives=outlives):
-                self.refill()
                 return machine
-        self.refill()
-        return fork_of(self._context, record, lifetime, outlives=outlives)
+        return None
 
     def refill(self) -> None:
         """Have a filler replace what was claimed, unless one is at work."""
         record = self._context.pools.get(self.id)
-        if record is not None and not self.filling and self.ready < record.size:
+        if record is None or self.filling or self.ready >= record.size:
+            return
+        try:
             background.start(
                 self._context, "firkin.manager.pool_filler", "--pool", self.id, log=log_path(self._context, record)
             )
+        except OSError as error:  # the next claim tries again; this one has what it wants
+            log.warning("pool %s is not filled: %s", record.name, error)
 
     def remove(self) -> None:
         """Forget the pool and remove the machines that wait in it; those that were claimed go on."""
@@ -161,8 +176,14 @@ class Pool:
         self._context.pools.remove(self.id)
         with locked(lock_path(self._context, self.id)):  # a filler ends with the machine it is making
             for member in self._context.machines.members(self.id):
-                Machine(self._context, member.id).remove(force=True)
+                self._remove(member.id)
             log_path(self._context, record).unlink(missing_ok=True)
+
+    def _remove(self, machine_id: str) -> None:
+        with locked(self._context.machine_lock(machine_id)):
+            member = self._context.machines.get(machine_id)
+            if member is not None and member.pool == self.id:  # not claimed while we came
+                reconcile.remove(self._context, member)
 
 
 def lock_path(context: Context, pool_id: str) -> Path:

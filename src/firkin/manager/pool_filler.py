@@ -6,39 +6,38 @@ the machine under way is of its session until, in one write, it is the pool's. W
 
 from __future__ import annotations
 
-import os
 import sys
+from contextlib import suppress
 
-from firkin.errors import FirkinError, HostError
+from firkin.agent.messages import ExecRefused
+from firkin.errors import ExecTimeout, FirkinError, HostError
 from firkin.fcapi.instance import Vm, VmState
-from firkin.host.lock import locked, try_lock
+from firkin.host.lock import locked
 from firkin.host.memory import available_mib
 from firkin.manager import background
 from firkin.manager.context import Context
 from firkin.manager.firkin import Firkin
+from firkin.manager.machine import Machine
 from firkin.manager.pool import fork_of, lock_path
 from firkin.store.machines import Lifetime
 from firkin.store.pools import PoolRecord
 from firkin.vmm.boot import API_SOCKET, Call
 from firkin.vmm.client import ApiClient
 
+WARM_TIMEOUT_S = 30.0
+
 
 def fill(context: Context, pool_id: str) -> None:
-    """Fill the pool, unless somebody is at it.
+    """Fill the pool; whoever is at it goes first.
 
     Raises:
         HostError: memory is short. HostError, EngineError, GuestError: a fork failed.
     """
     # Asked again without the lock: who claimed while we held it relied on us.
     while _wanting(context, pool_id):
-        lock = try_lock(lock_path(context, pool_id))
-        if lock is None:
-            return
-        try:
+        with locked(lock_path(context, pool_id)):
             while pool := _wanting(context, pool_id):
                 _add(context, pool)
-        finally:
-            os.close(lock)
 
 
 def _wanting(context: Context, pool_id: str) -> PoolRecord | None:
@@ -51,7 +50,7 @@ def _add(context: Context, pool: PoolRecord) -> None:
     _check_memory(context, pool)
     machine = fork_of(context, pool, Lifetime.SESSION)
     try:
-        machine.close()  # a member's connection would be ours
+        _warm(machine)
         with ApiClient(machine.run_folder / API_SOCKET) as api:
             api.call(Call("PATCH", "/vm", Vm(state=VmState.PAUSED)))
         with locked(context.machine_lock(machine.id)):
@@ -62,6 +61,13 @@ def _add(context: Context, pool: PoolRecord) -> None:
         raise
     if not entered:  # the pool was removed meanwhile
         machine.remove(force=True)
+
+
+def _warm(machine: Machine) -> None:
+    """Run one program and let go: what an emulated processor runs for the first time takes ten times as long."""
+    with suppress(ExecRefused, ExecTimeout):  # an image may be without it; most of the way is warm then too
+        machine.exec("true", timeout_s=WARM_TIMEOUT_S)
+    machine.close()
 
 
 def _check_memory(context: Context, pool: PoolRecord) -> None:

@@ -146,6 +146,16 @@ def remove(context: Context, record: SnapshotRecord) -> None:
         context.snapshots.remove(record.id)
         # It is there: written down only to be undone, by us now or by the next firkin.
         context.ledger.do(owner_of(record.id), Folder(str(Files.of(context.paths, record.id).folder)))
+    _drop_image(context, record)
+
+
+def _drop_image(context: Context, record: SnapshotRecord) -> None:
+    """An image that was removed or built anew stays on the disk for its snapshots, and for forks that may be forked."""
+    named = context.images.of_digest(record.image_digest) is not None
+    needed = record.image_digest in context.snapshots.image_digests()
+    forked = any(machine.snapshot == record.id for machine in context.machines.all())
+    if record.template is None and not (named or needed or forked):
+        context.blobs.path(record.image_digest).unlink(missing_ok=True)
 
 
 def materialize(context: Context, record: SnapshotRecord) -> Files:

@@ -19,6 +19,7 @@ from firkin.manager.context import Context
 from firkin.manager.machine import Machine
 from firkin.manager.snapshot_files import Files, sizes
 from firkin.spec import MachineSpec
+from firkin.store.machines import State
 from firkin.store.snapshots import SnapshotRecord
 
 log = logging.getLogger("firkin")
@@ -37,7 +38,7 @@ def leave(context: Context, machine: Machine, key: str) -> None:
         return
     try:
         make(context, machine, key)
-    except FirkinError as error:
+    except (FirkinError, OSError) as error:
         log.warning("no template was kept: %s", error)
     finally:
         os.close(lock)
@@ -93,12 +94,13 @@ def drop(context: Context, record: SnapshotRecord, why: FirkinError) -> None:
 
 def evict(context: Context, *, keep: str | None = None) -> None:
     """Remove what can never be used again, and those used longest ago until the rest fits in what settings allow."""
-    room = context.settings.templates_mib * 2**20
+    taken = [(record, sizes(Files.of(context.paths, record.id)).disk) for record in reversed(templates(context))]
+    excess = sum(size for _, size in taken) - context.settings.templates_mib * 2**20
     needed = {keep, *_needed(context)}
-    for record in templates(context):
-        room -= sizes(Files.of(context.paths, record.id)).disk
-        if record.id not in needed and (room < 0 or not _has_blobs(context, record)):
+    for record, size in taken:
+        if record.id not in needed and (excess > 0 or not _has_blobs(context, record)):
             snapshots.remove(context, record)
+            excess -= size
 
 
 def templates(context: Context) -> list[SnapshotRecord]:
@@ -109,7 +111,8 @@ def templates(context: Context) -> list[SnapshotRecord]:
 
 def _needed(context: Context) -> Iterator[str]:
     """Those that machines have mapped, whose space would not come back, and those that something else is made of."""
-    yield from (record.snapshot for record in context.machines.all() if record.snapshot)
+    machines = (record for record in context.machines.all() if record.state is not State.STOPPED)
+    yield from (record.snapshot for record in machines if record.snapshot)
     yield from (record.parent for record in context.snapshots.all() if record.parent)
     yield from (pool.snapshot for pool in context.pools.all())
 

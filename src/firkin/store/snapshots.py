@@ -80,6 +80,11 @@ class Snapshots:
         """All, oldest first."""
         return [_record(row) for row in self._db.connection.execute("SELECT * FROM snapshots ORDER BY created_at")]
 
+    def image_digests(self) -> set[str]:
+        """Images without which a snapshot that somebody took cannot be loaded. Templates are made anew."""
+        rows = self._db.connection.execute("SELECT DISTINCT image_digest FROM snapshots WHERE template IS NULL")
+        return {row[0] for row in rows}
+
     def children(self, snapshot_id: str) -> list[SnapshotRecord]:
         """Snapshots that are differences from this one."""
         rows = self._db.connection.execute("SELECT * FROM snapshots WHERE parent = ?", (snapshot_id,))

@@ -9,11 +9,12 @@ import stat
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import msgspec
 
+from firkin.errors import HostError
 from firkin.host import habitat, process
 from firkin.host.lock import try_lock
 from firkin.host.process import ProcessRef
@@ -58,7 +59,8 @@ class Zygote:
             request = msgspec.json.encode({"argv": argv, "environ": environ})
             return self._ask(request, descriptors)
         except TimeoutError:
-            self.end()  # it hangs, and would cost the next one a second too
+            with suppress(HostError):  # not even SIGKILL ends it now; some time it will
+                self.end()  # it hangs, and would cost the next one a second too
         except (OSError, UnicodeEncodeError, msgspec.DecodeError):
             return None  # there is none, it has just ended, or it cannot be told this
         return None
@@ -76,23 +78,27 @@ class Zygote:
             return engine
 
     def start(self, environ: Mapping[str, str]) -> None:
-        """Have one at hand for the next engine; nobody waits for it. If one runs, it stays."""
-        self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        lock = try_lock(self.lock)
-        if lock is None:
-            return
+        """Have one at hand for the next engine, if we can; nobody waits for it. If one runs, it stays."""
+        with suppress(OSError):  # a full disk, say: engines start without it
+            self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            lock = try_lock(self.lock)
+            if lock is None:
+                return
+            try:
+                self._start(environ, lock)
+            finally:
+                os.close(lock)
+
+    def _start(self, environ: Mapping[str, str], lock: int) -> None:
         argv = [
             sys.executable, "-I", "-m", "firkin.engine.zygote",
             "--serve", str(self.socket), "--lock", str(lock), "--idle", str(self.idle_s), _ROOM,
         ]  # fmt: skip
-        try:
-            with self.socket.with_suffix(".log").open("wb") as log:
-                child = subprocess.Popen(
-                    argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log, pass_fds=(lock,),
-                    cwd="/", env=environ, start_new_session=True,
-                )  # fmt: skip
-        finally:
-            os.close(lock)
+        with self.socket.with_suffix(".log").open("wb") as log:
+            child = subprocess.Popen(
+                argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log, pass_fds=(lock,), cwd="/", env=environ,
+                start_new_session=True,
+            )  # fmt: skip
         process.let_go(child)
 
     def end(self) -> None:

@@ -7,7 +7,7 @@ from firkin.engine.cmdline import Emulation, Root, build, has_init_arguments, wi
 
 def test_everything_we_add_comes_after_the_users_own() -> None:
     line = build("console=ttyS0 quiet", Root(read_only=True), Emulation(pit_ticks=True, tsc_khz=2600000))
-    ours = "root=/dev/vda ro nolapic_timer noreplace-smp tsc_early_khz=2600000 mitigations=off"
+    ours = "root=/dev/vda ro nolapic_timer noreplace-smp tsc_early_khz=2600000 tsc=nowatchdog mitigations=off"
     assert line == f"console=ttyS0 quiet pci=off {ours}"
 
 
@@ -33,6 +33,7 @@ def test_a_guest_that_is_not_emulated_is_told_nothing_of_emulation() -> None:
         ("nopti", "mitigations=off"),
         ("lapic", "nolapic_timer"),
         ("tsc_early_khz=5", "tsc_early_khz=7"),
+        ("tsc=unstable", "tsc=nowatchdog"),
     ],
 )
 def test_nothing_is_added_against_the_user(user: str, absent: str) -> None:

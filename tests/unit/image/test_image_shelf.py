@@ -110,6 +110,16 @@ def test_building_anew_drops_the_former_blob(home: Shelf) -> None:
     assert not home.blobs.path(former.digest).exists()
 
 
+def test_a_blob_that_snapshots_need_outlives_its_image(home: Shelf) -> None:
+    former = home.ensure("debian")
+    home.content = b"newer"
+    image = shelf.rebuild("debian", home.images, home.blobs, home.paths, {former.digest}, build=home.build)
+    assert home.blobs.path(former.digest).exists()
+    shelf.remove("debian", home.images, home.blobs, home.paths, (), {image.digest})
+    assert home.images.all() == []
+    assert home.blobs.path(image.digest).exists()
+
+
 def test_a_machines_image_stays(home: Shelf) -> None:
     home.ensure("debian")
     with pytest.raises(UsageError, match="in use by web"):

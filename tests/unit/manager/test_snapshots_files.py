@@ -132,3 +132,15 @@ def test_large_blocks_cannot_hold_differences(tmp_path: Path) -> None:
     with pytest.raises(HostError, match="blocks of") as refusal:
         check_pages(Path("/sys"), page_size=1024)
     assert "--diff" in refusal.value.hint
+
+
+def test_an_image_that_nobody_names_any_more_goes_with_its_last_snapshot(context: Context) -> None:
+    first, second = put(context, 1, {0: b"a"}), put(context, 2, {0: b"b"})
+    blob = context.blobs.path(first.image_digest)
+    blob.parent.mkdir(parents=True)
+    blob.touch()
+    assert context.snapshots.image_digests() == {first.image_digest}
+    snapshots.remove(context, first)
+    assert blob.exists()
+    snapshots.remove(context, second)
+    assert not blob.exists()
