@@ -1,5 +1,5 @@
-/* The kernel draws its boot id once; a file that is mounted over it can say another. It lies on a tmpfs and has no name, so that
- * nobody removes it by mistake. Mounted as the machine boots: in a fork under emulation a first mount takes milliseconds. */
+/* The kernel draws its boot id once; a file that is mounted over it can say another. It lies on a tmpfs and has no name,
+ * so that nobody removes it by mistake. Mounted as the machine boots: under emulation a first mount takes milliseconds. */
 #include "boot_id.h"
 
 #include <errno.h>

@@ -1,5 +1,5 @@
-/* Interfaces by ioctl, addresses and routes by rtnetlink. For interfaces, netlink takes the kernel through ten times the code, which a
- * fork under emulation runs for the first time. */
+/* Interfaces by ioctl, addresses and routes by rtnetlink. For interfaces, netlink takes the kernel through ten times the
+ * code, which a fork under emulation runs for the first time. */
 #include "link.h"
 
 #include <linux/ip.h>

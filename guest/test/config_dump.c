@@ -1,5 +1,5 @@
-/* For tests on the host: parses a configuration (`config-dump`) or an identity (`config-dump identity`) from stdin and says in
- * hexadecimal what it understood. */
+/* For tests on the host: parses a configuration (`config-dump`) or an identity (`config-dump identity`) from stdin and
+ * says in hexadecimal what it understood. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>

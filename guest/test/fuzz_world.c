@@ -1,4 +1,5 @@
-/* Stands in for spawn.c and loopback.c, whose children are entries in a table here, and for power.c and renew.c, which do nothing. */
+/* Stands in for spawn.c and loopback.c, whose children are entries in a table here, and for power.c and renew.c, which do
+ * nothing. */
 #include "fuzz_world.h"
 
 #include <errno.h>

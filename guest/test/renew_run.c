@@ -1,5 +1,5 @@
-/* For tests on the host: `renew-run BEFORE AFTER` takes on the identity on stdin, between two shell scripts. It does so in namespaces
- * of its own, so that the host keeps its name, boot id and network; the clock, which has none, must not be among the statements. */
+/* For tests on the host: `renew-run BEFORE AFTER` takes on the identities on stdin, between two shell scripts. It does so
+ * in namespaces of its own, so that the host keeps its name, boot id and network; the clock, which has none, is refused. */
 #include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>

@@ -16,6 +16,7 @@ import pytest
 from firkin import aio
 from firkin.errors import AgentError, EngineError, HostError, NotFound, UsageError
 from firkin.host.process import kill, with_argument
+from firkin.host.wait import wait_until
 from firkin.manager.firkin import Firkin
 from firkin.manager.machine import Machine
 from firkin.spec import MachineSpec
@@ -156,6 +157,29 @@ def test_a_fork_goes_back_to_what_it_was_forked_from_but_not_to_strangers(firkin
         machine.rewind("twigs")
     assert "firkin fork twigs" in refusal.value.hint
     assert read(machine) == "origin"
+
+
+def names(machine: Machine) -> tuple[str, ...]:
+    """What a whole distribution goes by: host key, machine-id, boot id, host name."""
+    files = ("/etc/ssh/ssh_host_ed25519_key.pub", "/etc/machine-id", "/proc/sys/kernel/random/boot_id")
+    return (*(machine.fs.read_text(file) for file in files), machine.exec("hostname").text)
+
+
+def test_a_distribution_keeps_its_names_and_its_fork_takes_its_own_again(firkin: Firkin) -> None:
+    machine = firkin.run(MachineSpec(name="deb", image="debian", memory_mib=512, boot_timeout_s=200))
+    assert wait_until(lambda: machine.fs.read_text("/etc/machine-id") != "", timeout_s=60)
+    ours = names(machine)
+    snapshot = machine.snapshot("calm")
+    machine.rewind(snapshot)
+    assert names(machine) == ours
+    (fork,) = snapshot.fork(names=["twig"], detach=True)
+    before = names(fork)
+    fork.rewind(snapshot)
+    after = names(fork)
+    assert (after[0], after[3]) == (before[0], "twig\n")
+    assert all(theirs != own for theirs, own in zip(after, ours, strict=True))
+    done = subprocess.run(fork.ssh_argv(["hostname"]), capture_output=True, text=True, check=False, timeout=60)
+    assert (done.returncode, done.stdout) == (0, "twig\n"), done.stderr
 
 
 def test_what_cannot_be_changes_nothing(machine: Machine) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Interface, IPv6Address, IPv6Interface
 from pathlib import Path
+from uuid import UUID
 
 from firkin.agent.cpio import CpioEntry, write_cpio
 from firkin.errors import HostError, InvalidSpec
@@ -56,6 +57,7 @@ class GuestConfig:
     workdir: str | None = None
     user: str | None = None
     seed: bytes = b""
+    machine_id: UUID | None = None
 
 
 def build_initrd(config: GuestConfig, modules: bytes | None = None, *, program: Path = FIRKIN_INIT) -> bytes:
@@ -99,7 +101,7 @@ def _check(config: GuestConfig) -> None:
     """The bounds of guest/src/config.h."""
     counts = {
         "interfaces": (len(config.interfaces), 8),
-        "files": (len(config.files), 125),  # beside /etc/hostname, /etc/hosts and /etc/resolv.conf
+        "files": (len(config.files), 124),  # beside /etc/hostname, /etc/hosts, /etc/resolv.conf and /etc/machine-id
         "arguments": (len(config.entrypoint), 256),
         "variables": (len(config.env), 256),
         "bytes of seed": (len(config.seed), 512),
@@ -120,7 +122,8 @@ def _statements(config: GuestConfig) -> Iterator[tuple[str | bytes, ...]]:
     if config.layer != IN_MEMORY:
         yield "layer", config.layer, "ext4"
     yield from map(interface_words, config.interfaces)
-    yield from map(file_words, (*name_files(config.hostname, config.interfaces, config.dns), *config.files))
+    own = [*name_files(config.hostname, config.interfaces, config.dns), *machine_id_files(config.machine_id)]
+    yield from map(file_words, (*own, *config.files))
     for key, value in (("init", config.init), ("workdir", config.workdir), ("user", config.user)):
         if value:
             yield key, value
@@ -149,6 +152,13 @@ def name_files(
     yield GuestFile("/etc/hosts", _lines(["127.0.0.1 localhost", "::1 localhost ip6-localhost ip6-loopback", *own]))
     if servers := [f"nameserver {server}" for server in dns]:
         yield GuestFile("/etc/resolv.conf", _lines(servers))
+
+
+def machine_id_files(machine_id: UUID | None, *, dbus: bool = False) -> Iterator[GuestFile]:
+    """The files that tell this machine from all others, as machine-id(5) and D-Bus have it."""
+    paths = ("/etc/machine-id", "/var/lib/dbus/machine-id") if dbus else ("/etc/machine-id",)
+    if machine_id is not None:
+        yield from (GuestFile(path, f"{machine_id.hex}\n".encode(), mode=0o444) for path in paths)
 
 
 def _lines(lines: Iterable[str]) -> bytes:

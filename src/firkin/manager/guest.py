@@ -42,15 +42,6 @@ def files(identity: Identity | None) -> tuple[GuestFile, ...]:
     )
 
 
-def machine_ids(image: ImageConfig, *, boots: bool) -> tuple[GuestFile, ...]:
-    """As machine-id(5) and D-Bus have it. An init of the image's own makes one as it boots; others have no D-Bus."""
-    if image.init and boots:
-        return ()
-    line = f"{uuid.uuid4().hex}\n".encode()
-    paths = ("/etc/machine-id", "/var/lib/dbus/machine-id") if image.init else ("/etc/machine-id",)
-    return tuple(GuestFile(path, line, mode=0o444) for path in paths)
-
-
 def guest_config(
     spec: MachineSpec, name: str, image: ImageConfig, filesystem: str, link: LinkPlan, identity: Identity | None
 ) -> GuestConfig:
@@ -60,11 +51,12 @@ def guest_config(
         root_device="/dev/vda",
         filesystem=filesystem,
         interfaces=(Interface(mac=link.mac, address=link.guest, gateway=link.gateway),),
-        files=(*machine_ids(image, boots=True), *files(identity), *([POWER_OFF] if image.init else [])),
+        files=(*files(identity), *([POWER_OFF] if image.init else [])),
         init=image.init,
         entrypoint=tuple(spec.command) if spec.command and image.init is None else image.entrypoint,
         env=(*image.env, *spec.env),
         workdir=image.working_dir,
         user=image.user,
         seed=os.urandom(SEED_BYTES),
+        machine_id=None if image.init else uuid.uuid4(),  # an init of the image's own makes one
     )

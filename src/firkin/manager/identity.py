@@ -6,7 +6,7 @@ import os
 import uuid
 
 from firkin.agent.identity import Identity
-from firkin.agent.initrd import Interface
+from firkin.agent.initrd import Interface, machine_id_files
 from firkin.manager import guest
 from firkin.net.plan import LinkPlan
 from firkin.store.images import ImageConfig
@@ -25,6 +25,6 @@ def fork_identity(
         boot_id=uuid.uuid4(),
         macs=((mac, link.mac),),
         interfaces=(Interface(mac=link.mac, address=link.guest, gateway=link.gateway),),
-        files=(*guest.machine_ids(image, boots=False), *guest.files(keys)),
+        files=(*machine_id_files(uuid.uuid4(), dbus=bool(image.init)), *guest.files(keys)),
         hangups=(SSHD_PID,) if keys else (),
     )

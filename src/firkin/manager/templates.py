@@ -42,14 +42,14 @@ def serves(spec: MachineSpec) -> bool:
 def key(spec: MachineSpec, engine: str, kernel: Kernel, image: Image) -> str:
     """The same for two machines only if they boot alike."""
     parts = boot.Parts(kernel=Path(kernel.digest), root=Path(image.digest), tap=ANYWHERE.tap, mac=ANYWHERE.mac)
-    guest = replace(guest_config(spec, "any", image.config, image.filesystem, ANYWHERE, None), seed=b"")
+    guest = guest_config(spec, "any", image.config, image.filesystem, ANYWHERE, None)
     return _hash(
         firkin.__version__,
         engine,
         *_marks(backend.programs(engine)),
         boot.to_json(boot.vm_config(spec, parts)),
         kernel.modules_digest or "",
-        render_config(guest),
+        render_config(replace(guest, seed=b"", machine_id=None)),
         base_archive(),
     )
 

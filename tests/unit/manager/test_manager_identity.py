@@ -5,7 +5,7 @@ from __future__ import annotations
 from ipaddress import IPv4Address, IPv4Interface
 
 from firkin.agent.identity import Identity
-from firkin.agent.initrd import Interface
+from firkin.agent.initrd import Interface, render_config
 from firkin.manager import guest
 from firkin.manager.identity import fork_identity
 from firkin.net.plan import LinkPlan
@@ -59,9 +59,8 @@ def test_an_ssh_server_gets_its_keys_and_is_told() -> None:
 
 
 def test_a_machine_that_boots_gets_a_machine_id_unless_its_own_init_makes_one() -> None:
-    def boot_files(image: ImageConfig) -> set[str]:
-        config = guest.guest_config(FORK.spec, "fork", image, "squashfs", LINK, None)
-        return {file.path for file in config.files}
+    def boot_files(image: ImageConfig) -> bytes:
+        return render_config(guest.guest_config(FORK.spec, "fork", image, "squashfs", LINK, None))
 
-    assert "/etc/machine-id" in boot_files(ImageConfig())
-    assert "/etc/machine-id" not in boot_files(SYSTEMD)
+    assert b" /etc/machine-id " in boot_files(ImageConfig())
+    assert b" /etc/machine-id " not in boot_files(SYSTEMD)
