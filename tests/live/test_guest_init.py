@@ -91,8 +91,8 @@ def test_the_machine_is_furnished_as_a_container_is(run: Run) -> None:
     }
     with run("/bin/sh", "-c", STAY) as machine:
         assert {name: machine.exec("sh", "-c", check).text for name, check in checks.items()} == {
-            "mounts": "/ overlay,/dev devtmpfs,/dev/pts devpts,/dev/shm tmpfs,/proc proc,/run tmpfs,/sys sysfs,"
-            "/sys/fs/cgroup cgroup2,",
+            "mounts": "/ overlay,/dev devtmpfs,/dev/pts devpts,/dev/shm tmpfs,/proc proc,"
+            "/proc/sys/kernel/random/boot_id tmpfs,/run tmpfs,/sys sysfs,/sys/fs/cgroup cgroup2,",
             "cgroup": "max\n",
             "controllers": "cpu io memory pids ",
             "tmp": "1777 1777 x\n",
