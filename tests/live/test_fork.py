@@ -270,7 +270,8 @@ def test_no_two_forks_are_alike_in_what_tells_machines_apart(firkin: Firkin) -> 
             assert (known["host name"], known["its file"]) == (fork.name, fork.name)
             assert known["MAC"] == fork.link.mac
             assert known["address"] == f"inet {fork.link.guest}"
-        assert max(threads.map(clock_skew_s, forks)) < 0.05
+        # One at a time: eight at once on two processors would measure each other.
+        assert max(map(clock_skew_s, forks)) < 0.05
 
 
 @pytest.mark.slow
