@@ -34,10 +34,11 @@ def exec_call(
     tty: tuple[int, int] | None = None,
     stdin: bool = False,
     kept: bool = False,
+    window: int = OUTPUT_WINDOW,
 ) -> Call:
-    """Start a program."""
+    """Start a program. With a `window` of 0 it says nothing to us, and all to whoever attaches later."""
     encode = functools.partial(
-        encode_exec, argv, env=words(env), cwd=cwd, user=user, tty=tty, stdin=stdin, kept=kept, window=OUTPUT_WINDOW
+        encode_exec, argv, env=words(env), cwd=cwd, user=user, tty=tty, stdin=stdin, kept=kept, window=window
     )
     fault = functools.partial(decode_error, program=os.fsdecode(argv[0]) if argv else "", cwd=cwd, user=user)
     return Call(argv, lambda stream: encode(stream=stream), fault, kept)

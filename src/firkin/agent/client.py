@@ -13,7 +13,7 @@ from firkin.agent.calls import Call, attach_call, dial_call, exec_call, task_cal
 from firkin.agent.channel import Channel
 from firkin.agent.frames import Frame, FrameReader, Kind
 from firkin.agent.messages import Hello, KeptProgram, decode_error, decode_kept
-from firkin.agent.mux import Stream
+from firkin.agent.mux import OUTPUT_WINDOW, Stream
 from firkin.agent.process import MAX_OUTPUT, REPLY_TIMEOUT_S, ExecResult, Process
 from firkin.agent.reach import dial
 from firkin.errors import AgentError, ExecTimeout
@@ -68,18 +68,20 @@ class AgentConnection:
         tty: tuple[int, int] | None = None,
         stdin: bool = False,
         kept: bool = False,
+        window: int = OUTPUT_WINDOW,
         timeout_s: float = START_TIMEOUT_S,
     ) -> Process:
         """Start a program; never through a shell.
 
         `env` is added to the image's, `user` is NAME, UID, NAME:GROUP or UID:GID, `tty` the (rows, columns) of a
-        terminal to run it on. Without `stdin` it reads /dev/null. A `kept` program outlives the connection.
+        terminal to run it on. Without `stdin` it reads /dev/null. A `kept` program outlives the connection; with a
+        `window` of 0 bytes it says nothing to us, and all to whoever attaches.
 
         Raises:
             ExecRefused: it did not start; `returncode` is what a shell would say.
             AgentError: the guest did not answer within `timeout_s` seconds.
         """
-        call = exec_call(argv, env=env, cwd=cwd, user=user, tty=tty, stdin=stdin, kept=kept)
+        call = exec_call(argv, env=env, cwd=cwd, user=user, tty=tty, stdin=stdin, kept=kept, window=window)
         return self._started(call, timeout_s)
 
     def task(

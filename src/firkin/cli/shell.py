@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import sys
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -13,6 +14,9 @@ from firkin.agent.messages import ExitStatus, KeptProgram
 from firkin.agent.process import Process
 from firkin.errors import ExecTimeout, InvalidSpec
 from firkin.manager.firkin import Firkin
+
+if TYPE_CHECKING:
+    from firkin.manager.machine import Machine
 
 PASS_THROUGH = {"ignore_unknown_options": True, "allow_interspersed_args": False}
 PLAIN_SIZE = (24, 80)  # where there is no terminal
@@ -121,15 +125,19 @@ def exec_(
     firkin failed.
     """
     with Firkin() as firkin:
-        process = firkin.machine(name).start(
-            *after_dashes(command), env=checked_variables(env), cwd=workdir, user=user,
-            tty=terminal_size() if tty else None, stdin=interactive, kept=detach,
-        )  # fmt: skip
-        if not detach:
-            return interact(process, tty=tty and sys.stdin.isatty(), stdin=interactive, timeout_s=timeout_s)
+        machine, argv = firkin.machine(name), after_dashes(command)
+        variables, size = checked_variables(env), terminal_size() if tty else None
+        if detach:
+            return _leave(machine, argv, env=variables, cwd=workdir, user=user, tty=size, stdin=interactive)
+        process = machine.start(*argv, env=variables, cwd=workdir, user=user, tty=size, stdin=interactive)
+        return interact(process, tty=tty and sys.stdin.isatty(), stdin=interactive, timeout_s=timeout_s)
+
+
+def _leave(machine: Machine, argv: tuple[str, ...], **options: Any) -> int:
+    """Start a program and print its pid. We take nothing of what it says: that is for whoever attaches."""
+    with machine.agent() as agent, agent.start(argv, kept=True, window=0, **options) as process:
         click.echo(process.pid)
-        process.close()
-        return 0
+    return 0
 
 
 @click.command()
