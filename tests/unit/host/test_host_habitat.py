@@ -37,7 +37,7 @@ def test_a_child_has_its_parents() -> None:
         lambda: os.umask(0o007),
         lambda: os.nice(1),
         lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (99, resource.getrlimit(resource.RLIMIT_NOFILE)[1])),
-        lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN),
+        lambda: signal.signal(signal.SIGWINCH, signal.SIG_IGN),  # which nohup(1) leaves alone
         lambda: signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1]),
         lambda: os.sched_setaffinity(0, [min(os.sched_getaffinity(0))]),
         lambda: os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0)),
