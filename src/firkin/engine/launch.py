@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import os
-import socket
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 from firkin.engine import accel, process, tsc
 from firkin.engine.accel import Accel
@@ -24,15 +22,12 @@ from firkin.engine.resources import Resources
 from firkin.engine.serial_out import console_of
 from firkin.engine.snapshot import reseed
 from firkin.engine.snapshot.handover import Handover
-from firkin.engine.snapshot.memory import GuestMemory, OwnMemory
+from firkin.engine.snapshot.memory import GuestMemory, fresh_memory
 from firkin.engine.snapshot.saved import SavedMachine, Traits
+from firkin.engine.twin.library import Library
+from firkin.engine.twin.record import Numbers
+from firkin.engine.wires import Wires
 from firkin.errors import EngineError, FirkinError
-from firkin.fcapi.machine import HugePages
-
-if TYPE_CHECKING:
-    from firkin.engine.vhost import Trap
-
-_CONSOLE_BUFFER = 1 << 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,13 +63,8 @@ def boot(launch: Launch) -> Machine:
     Raises:
         Fault: it cannot be started; everything is as before, and the configuration can be mended.
     """
-    config = launch.resources.machine
     try:
-        memory = OwnMemory(
-            config.mem_size_mib << 20,
-            huge_pages=config.huge_pages is HugePages.HUGETLBFS_2M,
-            track=config.track_dirty_pages,
-        )
+        memory = fresh_memory(launch.resources.machine)
     except OSError as error:
         text = f"Invalid Memory Configuration: Cannot create mmap region: {os_text(error)}"
         raise Fault(text, Area.START) from error
@@ -121,31 +111,22 @@ def _start(
 ) -> Machine:
     around = launch.around()
     launch.resources.serial.open()
-    our_monitor, their_monitor = socket.socketpair()
-    our_console, their_console = socket.socketpair()
-    # Each character is a message with an overhead of its own: room for a burst, so that the guest need not wait.
-    their_console.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _CONSOLE_BUFFER)
+    wires = Wires(launch.resources)
+    numbers = wires.numbers()
     channels = Channels(
-        monitor_fd=their_monitor.fileno(),
-        console_fd=their_console.fileno(),
+        monitor_fd=numbers.monitor,
+        console_fd=numbers.console,
         memory_fd=memory.fd,
         memory_shared=memory.shared,
     )
-    trap = _set_trap(launch.resources)
     try:
-        with their_monitor, their_console:
-            guest, made = plan(around, channels)
-            child = _spawn(launch, guest, made, memory, trap)
-        qmp = Qmp(our_monitor, lambda event: _log_event(launch.journal, event))
-        live = Live(launch.loop, qmp, launch.resources)
-        _negotiate(qmp, live, child)
+        guest, made = plan(around, channels)
+        child = _spawn(launch, guest, made, memory, numbers)
+        qmp = attach(launch, wires, child, numbers)
+        _negotiate(qmp, child)
     except (OSError, FirkinError):
-        our_monitor.close()
-        our_console.close()
-        if trap:
-            trap.close()
+        wires.close()
         raise
-    launch.resources.release_files()
     traits = Traits(
         acpi=guest.acpi,
         accelerator=guest.accel,
@@ -153,72 +134,91 @@ def _start(
         qemu_version=qmp.version,
         random_address=random_address,
     )
+    return assemble(launch, wires, memory, traits, child=child, qmp=qmp, numbers=numbers)
+
+
+def attach(launch: Launch, wires: Wires, emulator: process.Emulator, numbers: Numbers) -> Qmp:
+    """Serve a QEMU that has its ends of the wires. Raises: EngineError, and QEMU has ended."""
+    wires.hand_over()
+    if wires.trap:
+        try:
+            wires.trap.attach(emulator.pid, numbers.devices)
+        except EngineError as error:
+            emulator.kill()
+            raise EngineError(f"{error}: {emulator.wait().describe()}") from error
+    return Qmp(wires.monitor, lambda event: _log_event(launch.journal, event))
+
+
+def assemble(
+    launch: Launch,
+    wires: Wires,
+    memory: GuestMemory,
+    traits: Traits,
+    *,
+    child: process.Emulator,
+    qmp: Qmp,
+    numbers: Numbers,
+) -> Machine:
+    """The machine around a QEMU that answers. Raises: EngineError, and QEMU has ended."""
+    resources = launch.resources
+    live = Live(launch.loop, qmp, resources)
+    try:
+        live.begin()
+    except EngineError as error:
+        raise _last_words(child, error) from error
+    disks = [drive.identity() for drive in resources.drives]
+    resources.release_files()
     parts = Parts(
         child=child,
-        trap=trap,
-        vsock=launch.resources.vsock_device,
+        control=wires.control,
+        numbers=numbers,
+        disks=disks,
+        trap=wires.trap,
+        resources=resources,
         qmp=qmp,
         live=live,
-        console=console_of(launch.loop, our_console, launch.resources.serial),
+        console=console_of(launch.loop, wires.console, resources.serial),
         memory=memory,
         traits=traits,
     )
     return Machine(launch.loop, launch.journal, parts, launch.on_exit, launch.boot_timer)
 
 
-def _set_trap(resources: Resources) -> Trap | None:
-    """For the devices that the engine serves itself."""
-    devices = resources.vhost_devices()
-    if not devices:
-        return None
-    from firkin.engine.vhost import Trap
-
-    if resources.mmds is not None:
-        from firkin.engine.mmds.stack import stack_for
-
-        for nic in resources.nics:
-            nic.device.stack = stack_for(resources.mmds, nic.config.iface_id)
-    return Trap(devices)
-
-
-def _spawn(launch: Launch, guest: Guest, made: set[int], memory: GuestMemory, trap: Trap | None) -> process.Child:
+def _spawn(launch: Launch, guest: Guest, made: set[int], memory: GuestMemory, numbers: Numbers) -> process.Child:
     # What the forked child does to itself before it becomes QEMU.
-    steps = [] if memory.shared else [Handover(memory.fd).install]
-    if trap:
-        steps.append(trap.child_setup)
+    steps = [] if memory.shared or memory.fd is None else [Handover(memory.fd).install]
+    library = Library()
     try:
         argv = qemu_argv(guest, process.find(PROGRAM))
         launch.journal.debug("QEMU: " + " ".join(argv))
-        child = process.spawn(
+        return process.spawn(
             argv,
-            inherited(guest) | set(trap.inherited_fds if trap else ()),
+            inherited(guest) | {numbers.control, library.fd, *numbers.devices, *_if_there(numbers.calls)},
             steps,
+            environment=library.environment(numbers),
             group=accel.group_of_device() if guest.accel is Accel.KVM else None,
         )
     finally:
+        library.close()
         for fd in made:
             os.close(fd)
-    if trap:
-        _attach(trap, child)
-    return child
 
 
-def _negotiate(qmp: Qmp, live: Live, child: process.Child) -> None:
+def _if_there(fd: int) -> tuple[int, ...]:
+    return (fd,) if fd >= 0 else ()
+
+
+def _negotiate(qmp: Qmp, child: process.Child) -> None:
     try:
         qmp.negotiate()
-        live.begin()
     except EngineError as error:
-        if not isinstance(error, QmpClosed):
-            child.kill()
-        raise EngineError(child.wait().describe()) from error
+        raise _last_words(child, error) from error
 
 
-def _attach(trap: Trap, child: process.Child) -> None:
-    try:
-        trap.attach(child.pid)
-    except EngineError as error:
+def _last_words(child: process.Emulator, error: EngineError) -> EngineError:
+    if not isinstance(error, QmpClosed):
         child.kill()
-        raise EngineError(f"{error}: {child.wait().describe()}") from error
+    return EngineError(child.wait().describe())
 
 
 def _log_event(journal: Journal, event: Message) -> None:

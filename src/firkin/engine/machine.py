@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -14,16 +15,19 @@ from firkin.engine.journal import Journal
 from firkin.engine.live import Live
 from firkin.engine.loop import READ, Loop
 from firkin.engine.qmp import Qmp, QmpClosed
+from firkin.engine.resources import Resources
 from firkin.engine.serial_out import SerialOut
 from firkin.engine.snapshot import device_state
 from firkin.engine.snapshot.memory import GuestMemory
 from firkin.engine.snapshot.saved import SavedMachine, Traits
+from firkin.engine.twin.control import Control, NoTwin
+from firkin.engine.twin.record import Numbers, Record
 from firkin.errors import EngineError
 
 if TYPE_CHECKING:
     from firkin.engine.vhost import Trap
-    from firkin.engine.vsock import VsockDevice
 
+STDERR = 2
 _TSC_TOLERANCE = 0.001
 
 OnExit = Callable[[process.Ended], None]
@@ -31,11 +35,17 @@ OnExit = Callable[[process.Ended], None]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Parts:
-    """A running QEMU and everything on our side of it. `trap` is there if it has devices that the engine serves."""
+    """A running QEMU and everything on our side of it. `trap` is there if it has devices that the engine serves.
 
-    child: process.Child
+    `numbers` are those of QEMU's ends; `disks` device and inode of its drives' files.
+    """
+
+    child: process.Emulator
+    control: Control
+    numbers: Numbers
+    disks: list[tuple[int, int]]
     trap: Trap | None
-    vsock: VsockDevice | None
+    resources: Resources
     qmp: Qmp
     live: Live
     console: Console | SerialOut
@@ -50,13 +60,17 @@ class Machine:
         self, loop: Loop, journal: Journal, parts: Parts, on_exit: OnExit, boot_timer: BootTimer | None
     ) -> None:
         self.live = parts.live
-        self.memory = parts.memory
         self.traits = parts.traits
         self._loop = loop
         self._journal = journal
         self._child = parts.child
+        self._control = parts.control
+        self._numbers = parts.numbers
+        self._disks = parts.disks
         self._trap = parts.trap
-        self._vsock = parts.vsock
+        self._resources = parts.resources
+        self._memory = parts.memory
+        self._memory_address: int | None = None
         self._qmp = parts.qmp
         self._console = parts.console
         self._on_exit = on_exit
@@ -64,6 +78,19 @@ class Machine:
         loop.watch(self._child.pidfd, READ, self._reap)
         loop.watch(self._child.stderr, READ, self._hear_stderr)
         loop.watch(self._qmp.fileno(), READ, self._hear_qmp)
+
+    @property
+    def memory(self) -> GuestMemory:
+        """What the guest's memory holds. Raises: EngineError, OSError, at first."""
+        self._find_memory()
+        return self._memory
+
+    def _find_memory(self, known: int | None = None) -> int:
+        if self._memory_address is None:
+            address = device_state.memory_address(self._qmp) if known is None else known
+            self._memory.attach(self._child.pid, address)
+            self._memory_address = address
+        return self._memory_address
 
     def pause(self) -> None:
         """Stop the virtual processors. Raises: EngineError."""
@@ -94,10 +121,43 @@ class Machine:
         """Become the machine that was saved; it stays stopped. Raises: EngineError, OSError."""
         self._compare(saved)
         device_state.load(self._qmp, saved.devices)
-        if self._vsock is not None:
-            self._vsock.expect_notice(device_state.event_ring(self._qmp))
-        self.memory.attach(self._child.pid, device_state.memory_address(self._qmp))
-        if saved.random_address is None or not self.memory.reseed(saved.random_address):
+        if self._resources.vsock_device is not None:
+            self._resources.vsock_device.expect_notice(device_state.event_ring(self._qmp))
+        self._find_memory()
+        self._reseed(saved)
+
+    def wake(self, saved: SavedMachine, record: Record) -> None:
+        """As `load`, in a copy that is the saved machine already. Raises: EngineError, OSError."""
+        self._find_memory(record.memory_address)
+        for nic, interface in zip(self._resources.nics, record.interfaces, strict=True):
+            nic.device.resume(interface)
+        if self._resources.vsock_device is not None:
+            self._resources.vsock_device.expect_resets(record.connections)
+        self._reseed(saved)
+
+    def fall_asleep(self) -> tuple[Control, Record]:
+        """A copy of the stopped QEMU that stays as it is now. Raises: EngineError, OSError: there is none."""
+        if self._memory.shared or any(drive.generation for drive in self._resources.drives):
+            raise NoTwin("its memory or its drives are not only QEMU's")
+        vsock = self._resources.vsock_device
+        record = Record(
+            numbers=self._numbers,
+            qemu_version=self.traits.qemu_version,
+            memory_address=self._find_memory(),
+            disks=self._disks,
+            interfaces=[nic.device.interface() for nic in self._resources.nics],
+            connections=vsock.connections() if vsock else [],
+        )
+        nothing = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+        try:
+            ends = {self._numbers.monitor, self._numbers.console, self._numbers.calls, STDERR} - {-1}
+            control, _ = self._control.copy(self._numbers.control, dict.fromkeys(ends, nothing))
+        finally:
+            os.close(nothing)
+        return control, record
+
+    def _reseed(self, saved: SavedMachine) -> None:
+        if saved.random_address is None or not self._memory.reseed(saved.random_address):
             self._journal.warn(
                 "The guest's random number generator is not found in its memory: "
                 "until it reseeds itself, it shares its random numbers with others of the same snapshot."
@@ -149,7 +209,8 @@ class Machine:
         for fd in (self._child.pidfd, self._child.stderr, self._qmp.fileno()):
             self._loop.forget(fd)
         self._qmp.close()
+        self._control.close()
         self._console.close()
         if self._trap:
             self._trap.close()
-        self.memory.close()
+        self._memory.close()

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from firkin.engine.process import close_all_but
+from firkin.engine.twin.nest import NEST
 from firkin.errors import EngineError
 from firkin.host import habitat, libc
 from firkin.host.process import show_as
@@ -76,7 +77,7 @@ def _settle(order: Order) -> None:
     os.environ.update(order.environ)
     time.tzset()
     show_as(order.argv)
-    close_all_but({order.answer.fileno()})
+    close_all_but({order.answer.fileno(), *(twin.control.fileno() for twin in NEST)})
 
 
 def _enter(netns: int) -> None:

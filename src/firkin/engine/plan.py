@@ -43,7 +43,7 @@ class Channels:
 
     monitor_fd: int
     console_fd: int
-    memory_fd: int
+    memory_fd: int | None
     memory_shared: bool
 
 
@@ -111,8 +111,8 @@ def command_line(resources: Resources, boot: Boot, around: Surroundings, *, acpi
 
 def inherited(guest: Guest) -> set[int]:
     """Every descriptor that the command line of `guest` speaks of, but for those of `extra`."""
-    fds = {guest.memory_fd, guest.monitor_fd, guest.console_fd}
-    fds |= {fd for fd in (guest.kernel_fd, guest.initrd_fd) if fd is not None}
+    fds = {guest.monitor_fd, guest.console_fd}
+    fds |= {fd for fd in (guest.memory_fd, guest.kernel_fd, guest.initrd_fd) if fd is not None}
     return fds | {disk.fd for disk in guest.disks} | {fd for nic in guest.nics for fd in (nic.fd, nic.vhost_fd)}
 
 

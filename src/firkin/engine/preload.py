@@ -8,8 +8,9 @@ def for_load() -> None:
     from firkin.engine import tsc
     from firkin.engine.net import NetDevice
     from firkin.engine.snapshot import load
+    from firkin.engine.twin import adopting
     from firkin.engine.vhost import Trap
     from firkin.engine.vsock import VsockDevice
 
-    del NetDevice, load, Trap, VsockDevice
+    del NetDevice, adopting, load, Trap, VsockDevice
     tsc.host_khz()

@@ -6,11 +6,15 @@ import contextlib
 import os
 import select
 import signal
-from collections.abc import Callable, Collection, Sequence
-from typing import NamedTuple, NoReturn
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
 from firkin.engine.privileges import Privileges
 from firkin.errors import ProgramMissing
+
+if TYPE_CHECKING:
+    from firkin.engine.twin.control import Control
 
 _TAIL_SIZE = 4096
 _ENVIRONMENT = {"PATH": "/usr/bin:/bin", "LANG": "C"}
@@ -27,10 +31,11 @@ class Ended(NamedTuple):
         return f"QEMU {how}" + (f": {self.last_words}" if self.last_words else "")
 
 
-class Child:
+class Emulator(ABC):
     """A running QEMU. It dies with us, however we die."""
 
     def __init__(self, pid: int, stderr: int) -> None:
+        """Takes over `stderr`. Raises: OSError, if there is no such process."""
         self.pid = pid
         self.pidfd = os.pidfd_open(pid)
         self.stderr = stderr
@@ -50,13 +55,38 @@ class Child:
         signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
 
     def wait(self) -> Ended:
-        """Reap it; blocks until it has ended."""
-        _, status = os.waitpid(self.pid, 0)
+        """Blocks until it has ended, and leaves nothing of it."""
+        code = self._end()
         while select.select([self.stderr], [], [], 0)[0] and self.read_stderr():
             pass
         for fd in (self.pidfd, self.stderr):
             os.close(fd)
-        return Ended(os.waitstatus_to_exitcode(status), self._tail.decode(errors="replace").strip())
+        return Ended(code, self._tail.decode(errors="replace").strip())
+
+    @abstractmethod
+    def _end(self) -> int:
+        """Wait for the end, and how it was."""
+
+
+class Child(Emulator):
+    """One that we started."""
+
+    def _end(self) -> int:
+        _, status = os.waitpid(self.pid, 0)
+        return os.waitstatus_to_exitcode(status)
+
+
+class Copy(Emulator):
+    """One that another made for us, with the control socket by which we hold it."""
+
+    def __init__(self, pid: int, stderr: int, control: Control) -> None:
+        super().__init__(pid, stderr)
+        self._control = control
+
+    def _end(self) -> int:
+        select.select([self.pidfd], [], [])
+        code = self._control.exit_code()
+        return -signal.SIGKILL if code is None else code
 
 
 def find(program: str) -> str:
@@ -72,11 +102,17 @@ def find(program: str) -> str:
     raise ProgramMissing(program, package="qemu-system-x86")
 
 
+def stderr_pipe() -> tuple[int, int]:
+    """Our end and QEMU's, which rather loses words than waits for us: we may be waiting for its answer to a command."""
+    return os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+
+
 def spawn(
     argv: list[str],
     inherit: Collection[int],
     child_setup: Sequence[Callable[[], None]],
     *,
+    environment: Mapping[str, str],
     group: int | None = None,
 ) -> Child:
     """Fork and exec `argv`, which gets the descriptors in `inherit` and no others but a stderr of ours.
@@ -86,11 +122,10 @@ def spawn(
     Returns at once: the child may still be in `child_setup`, or fail to exec (then it exits with 127).
     """
     privileges = Privileges(group)
-    # QEMU rather loses words than waits for us to read them: we may be waiting for its answer to a command.
-    stderr, theirs = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+    stderr, theirs = stderr_pipe()
     pid = os.fork()
     if pid == 0:
-        _become(argv, inherit, theirs, privileges, child_setup)
+        _become(argv, inherit, theirs, privileges, child_setup, {**_ENVIRONMENT, **environment})
     os.close(theirs)
     return Child(pid, stderr)
 
@@ -101,6 +136,7 @@ def _become(
     stderr: int,
     privileges: Privileges,
     child_setup: Sequence[Callable[[], None]],
+    environment: Mapping[str, str],
 ) -> NoReturn:
     try:
         # A session of its own: no terminal to push characters into, and none of its signals.
@@ -113,7 +149,7 @@ def _become(
         for step in child_setup:
             step()  # may still speak to its parent on a descriptor of its own
         close_all_but(inherit)
-        os.execve(argv[0], argv, _ENVIRONMENT)
+        os.execve(argv[0], argv, environment)
     except BaseException as error:  # noqa: BLE001 - whatever it is, this process must not run on as a second engine
         os.write(2, f"cannot become {argv[0]}: {error}\n".encode())
     os._exit(127)

@@ -14,7 +14,8 @@ from firkin.fcapi.balloon import Balloon
 from firkin.fcapi.entropy import Entropy
 
 PROGRAM = "qemu-system-x86_64"
-SANDBOX = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"
+# Without spawn=deny: what that forbids the library of the twins does, but for the making of a twin.
+SANDBOX = "on,obsolete=deny,elevateprivileges=deny,resourcecontrol=deny"
 BALLOON = "balloon"  # the device's id
 # A snapshot's stream has device states only, without the configuration that a migration starts with.
 _INCOMING = ["-S", "-incoming", "defer", "-global", "migration.send-configuration=off"]
@@ -41,7 +42,7 @@ class Guest:
     vcpus: int = 1
     smt: bool = False
     memory_mib: int = 128
-    memory_fd: int
+    memory_fd: int | None  # None: it is QEMU's own
     memory_shared: bool = True  # else QEMU writes to a private copy
     kernel_fd: int | None = None
     initrd_fd: int | None = None
@@ -84,13 +85,14 @@ def _machine(guest: Guest) -> list[str]:
         "suppress-vmdesc": "on",  # nor with the description that it ends with
         "memory-backend": "memory",
     }
-    memory = {
-        "qom-type": "memory-backend-file",
+    memory: dict[str, object] = {
+        "qom-type": "memory-backend-ram" if guest.memory_fd is None else "memory-backend-file",
         "id": "memory",
         "size": guest.memory_mib << 20,
-        "mem-path": f"/proc/self/fd/{guest.memory_fd}",
         "share": guest.memory_shared,
     }
+    if guest.memory_fd is not None:
+        memory["mem-path"] = f"/proc/self/fd/{guest.memory_fd}"
     threads = 2 if guest.smt and guest.vcpus > 1 else 1
     return [
         *("-machine", "microvm," + ",".join(f"{name}={value}" for name, value in options.items())),

@@ -13,6 +13,7 @@ from firkin.engine.loop import Loop
 from firkin.engine.machine import Machine
 from firkin.engine.process import Ended
 from firkin.engine.resources import Resources
+from firkin.engine.twin.nest import NEST
 from firkin.engine.vmm import Vmm
 from firkin.fcapi import codec
 from firkin.fcapi.snapshot import SnapshotLoad
@@ -78,6 +79,7 @@ class Session:
 
     def start(self, resources: Resources) -> Machine:
         """Start the configured guest (`Hypervisor`). Raises: Fault."""
+        NEST.leave()
         self._machine = launch.boot(self._launch(resources))
         self._take_terminal(resources)
         return self._machine
@@ -91,6 +93,8 @@ class Session:
         except load.LoadFailed:
             self._loop.stop(exits.GENERIC)  # once the answer is sent
             raise
+        finally:
+            NEST.leave()
         self._take_terminal(resources)
         return self._machine
 

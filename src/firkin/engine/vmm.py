@@ -23,6 +23,8 @@ from firkin.engine.live.monitor import Timer
 from firkin.engine.resources import Resources
 from firkin.engine.snapshot.memory import GuestMemory
 from firkin.engine.snapshot.saved import Traits
+from firkin.engine.twin.control import Control
+from firkin.engine.twin.record import Record
 from firkin.fcapi.balloon import Balloon
 from firkin.fcapi.cpu import CpuConfig
 from firkin.fcapi.instance import Action, ActionType, InstanceInfo, InstanceState, Vm, VmState
@@ -52,6 +54,7 @@ class Running(Protocol):
     def resume(self) -> None: ...
     def press_ctrl_alt_del(self) -> None: ...
     def save_devices(self) -> bytes: ...
+    def fall_asleep(self) -> tuple[Control, Record]: ...
     def console_counters(self) -> dict[str, int]: ...
 
 

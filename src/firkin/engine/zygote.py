@@ -3,7 +3,7 @@
 One datagram asks for one engine: JSON as in `Request`, and six descriptors: a socket for the answer, the working
 directory, the network namespace, stdin, stdout, stderr. The answer is `{"pid": N}` by the engine itself, which begins
 at `go` and never was if that does not come, or `{"refused": why}`. So whoever dies in between, there is one engine or
-none, and who asked knows which.
+none, and who asked knows which. A datagram with one descriptor brings a twin (see twin), which the engines inherit.
 
 Who starts a zygote hands it a locked file: while it holds that, nobody starts another. It goes when nobody has asked
 for a while, when its socket was taken away, and when what it has loaded is no longer what is installed.
@@ -29,6 +29,8 @@ import msgspec
 import firkin.engine
 from firkin.engine import preload
 from firkin.engine.newborn import COMMAND, Order, Refused, become, refuse
+from firkin.engine.twin.control import Control
+from firkin.engine.twin.nest import NEST, Offer, Twin
 from firkin.host.unix import short_name
 
 MAX_REQUEST = 1 << 16
@@ -78,11 +80,15 @@ class Zygote:
         asked = time.monotonic()
         while time.monotonic() - asked < idle_s:
             letter = self._receive()
+            NEST.sort_out()
             if not self._is_current():
                 self.close()  # first, so that who is refused may start the next
                 self._answer(letter, "another version is installed")
                 return None
-            if letter is not None:
+            if letter is not None and len(letter.descriptors) == 1:
+                _keep(letter)
+                asked = time.monotonic()
+            elif letter is not None:
                 if (arguments := self._answer(letter)) is not None:
                     return arguments
                 asked = time.monotonic()
@@ -160,6 +166,19 @@ class Installed:
 def _stamp(path: str) -> tuple[int, int, int]:
     found = os.stat(path)  # noqa: PTH116 - hundreds of them at each request
     return found.st_ctime_ns, found.st_size, found.st_ino
+
+
+def _keep(letter: Letter) -> None:
+    """Take in a twin, unless it is no such thing."""
+    control = Control(socket.socket(fileno=letter.descriptors[0]))
+    try:
+        offer = msgspec.json.decode(letter.text, type=Offer)
+    except msgspec.DecodeError:
+        offer = None
+    if offer is None or letter.uid != os.geteuid() or not letter.whole:
+        control.close()
+    else:
+        NEST.add(Twin(offer, control))
 
 
 def _read(letter: Letter, answer: socket.socket, refusal: str) -> Order:

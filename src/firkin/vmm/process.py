@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from firkin.vmm.zygote import Zygote
 
 SOCKET_TIMEOUT_S = 10.0
+NEST = "FIRKIN_NEST"  # tells engines who keeps copies of them (engine/twin)
 
 Streams = tuple[int, int, int]  # what an engine's stdin, stdout and stderr are to be
 
@@ -45,8 +46,8 @@ def spawn(argv: list[str], station: Station) -> ProcessRef:
     The engine is forked from the zygote where there is one. Else it is started by itself, and a zygote for the next.
     """
     station.console.make()
-    environ = backend.environment(os.environ)
     zygote = station.zygote if backend.has_zygote(argv) else None
+    environ = backend.environment(os.environ) | ({} if zygote is None else {NEST: str(zygote.socket)})
     with station.console.engine_ends() as (stdin, stdout), station.engine_log.open("ab") as errors:
         streams = (stdin, stdout, errors.fileno())
         started = None if zygote is None else _forked(zygote, argv, environ, station, streams)

@@ -11,6 +11,7 @@ from firkin.engine.net.backend import NetBackend
 from firkin.engine.net.counters import Counters
 from firkin.engine.net.pump import Pump, Stack
 from firkin.engine.net.standin import StandIn
+from firkin.engine.twin.record import Interface
 from firkin.engine.vhost.service import Surroundings
 from firkin.fcapi.network import NetworkInterface, NetworkInterfacePatch
 
@@ -26,7 +27,7 @@ class NetDevice:
         self.stack: Stack | None = None
         self._mac = bytes.fromhex(config.guest_mac.replace(":", "")) if config.guest_mac else None
         self._limits = Limiter(config.rx_rate_limiter), Limiter(config.tx_rate_limiter)
-        # QEMU wants a descriptor to make its vhost calls on; the filter answers before the file is asked.
+        # QEMU wants a descriptor to make its vhost calls on; its library asks us before the file is asked.
         self.vhost_fd = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
         self._backend: NetBackend | None = None
         self._soon: Callable[[Callable[[], None]], None] | None = None
@@ -58,6 +59,14 @@ class NetDevice:
         )
         self._backend, self._soon = backend, surroundings.soon
         return backend
+
+    def interface(self) -> Interface:
+        """What QEMU asked of the tap, for a copy of it that will not ask."""
+        return self._stand_in.interface()
+
+    def resume(self, interface: Interface) -> None:
+        """Serve such a copy. Raises: OSError, if the tap cannot do the same."""
+        self._stand_in.resume(interface)
 
     def limit(self, patch: NetworkInterfacePatch) -> None:
         """Replace the buckets that are given, also while frames pass."""

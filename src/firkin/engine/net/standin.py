@@ -11,6 +11,7 @@ import fcntl
 import socket
 import struct
 
+from firkin.engine.twin.record import Interface
 from firkin.engine.vhost.memory import Memory
 
 HEADER_SIZE = 12
@@ -30,6 +31,7 @@ class StandIn:
         self._tap = tap
         self._ours, self._qemus = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._told_size = HEADER_SIZE
+        self._offloads = 0
         fcntl.ioctl(tap, _SET_HEADER_SIZE, _INT.pack(HEADER_SIZE))
 
     @property
@@ -44,6 +46,7 @@ class StandIn:
                 memory.write(argument, fcntl.ioctl(self._tap, request, bytes(size)))
             elif request == _SET_OFFLOAD:
                 fcntl.ioctl(self._tap, request, argument)
+                self._offloads = argument
             elif request == _GET_HEADER_SIZE:
                 memory.write(argument, _INT.pack(self._told_size))
             elif request == _SET_HEADER_SIZE:
@@ -54,6 +57,15 @@ class StandIn:
         except OSError as error:
             return error.errno or errno.EIO
         return 0
+
+    def interface(self) -> Interface:
+        """What QEMU asked for."""
+        return Interface(offloads=self._offloads, header_size=self._told_size)
+
+    def resume(self, interface: Interface) -> None:
+        """Be as a QEMU expects that asked another. Raises: OSError, if the tap cannot."""
+        fcntl.ioctl(self._tap, _SET_OFFLOAD, interface.offloads)
+        self._offloads, self._told_size = interface.offloads, interface.header_size
 
     def close(self) -> None:
         self._ours.close()

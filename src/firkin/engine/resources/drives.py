@@ -31,6 +31,11 @@ class OpenDrive:
     def is_vhost_user(self) -> bool:
         return self.config.socket is not None
 
+    def identity(self) -> tuple[int, int]:
+        """Device and inode of the open file."""
+        found = os.fstat(self.fd)
+        return found.st_dev, found.st_ino
+
 
 class Drives:
     """All drives of the machine; the root device comes first, the rest in PUT order."""

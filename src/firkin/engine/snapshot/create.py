@@ -17,6 +17,7 @@ from firkin.engine.snapshot import format as state_file
 from firkin.engine.snapshot.files import Draft
 from firkin.engine.snapshot.memory import GuestMemory
 from firkin.engine.snapshot.saved import SavedMachine
+from firkin.engine.twin import leaving
 from firkin.engine.vmm import Vmm
 from firkin.errors import EngineError
 from firkin.fcapi.instance import InstanceState
@@ -45,6 +46,7 @@ def create(vmm: Vmm, body: SnapshotCreate) -> None:
                 write_all(state.fd, content, 0)
             with _told("Cannot perform sync_all on the snapshot backing file"):
                 state.commit()
+        leaving.leave(vmm.guest, body, vmm.journal)
 
 
 def _check_can_be_saved(vmm: Vmm) -> None:

@@ -18,6 +18,8 @@ from firkin.engine.snapshot import clock
 from firkin.engine.snapshot import format as state_file
 from firkin.engine.snapshot.memory import ForkedMemory, GuestMemory
 from firkin.engine.snapshot.saved import SavedMachine
+from firkin.engine.twin.control import NoTwin
+from firkin.engine.twin.nest import NEST
 from firkin.engine.vmm import Vmm
 from firkin.errors import FirkinError
 from firkin.fcapi.config import VmConfig
@@ -50,12 +52,30 @@ def load(launch: Launch, vmm: Vmm, body: SnapshotLoad) -> Machine:
     saved = read_state(body)
     memory = open_memory(mem_backend(body), saved)
     configure(vmm, saved)
-    if body.clock_realtime:
-        saved = at_present(saved)
     try:
-        return restore(launch, saved, memory)
+        return _adopt(launch, saved, memory, body) or restore(launch, _on_time(saved, body), memory)
     except (OSError, FirkinError) as error:
-        raise LoadFailed(f"Failed to build microVM from snapshot: {error}") from error
+        raise error if isinstance(error, LoadFailed) else LoadFailed(
+            f"Failed to build microVM from snapshot: {error}"
+        ) from error
+
+
+def _adopt(launch: Launch, saved: SavedMachine, memory: GuestMemory, body: SnapshotLoad) -> Machine | None:
+    """The machine by a twin of the one that was saved. A sleeper's clocks stand, and cannot be moved on."""
+    twin = None if body.clock_realtime or memory.shared else NEST.find(body.snapshot_path, mem_backend(body).backend_path)
+    if twin is None:
+        return None
+    from firkin.engine.twin.adopting import adopt
+
+    try:
+        return adopt(launch, saved, memory, twin)
+    except NoTwin as error:
+        launch.journal.warn(f"No twin of the saved machine, only its files: {error}")
+        return None
+
+
+def _on_time(saved: SavedMachine, body: SnapshotLoad) -> SavedMachine:
+    return at_present(saved) if body.clock_realtime else saved
 
 
 def mem_backend(body: SnapshotLoad) -> MemBackend:

@@ -1,7 +1,8 @@
-"""Guest memory: made by the engine, mapped by QEMU, and stored sparsely.
+"""Guest memory, stored sparsely.
 
-A cold guest's memory is a memfd that QEMU maps shared. A restored guest's is the snapshot's own file, mapped privately:
-forks share its pages until they write, and what one of them wrote is found in QEMU's page table.
+A cold guest's memory is QEMU's own. A restored guest's is the snapshot's file, mapped privately: forks share its pages
+until they write. What a guest wrote is found in QEMU's page table. Huge pages, and memory that a page fault handler
+fills, are files of ours that QEMU maps shared: such a QEMU cannot be copied.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ from collections.abc import Iterator
 from firkin.engine.exits import ignoring
 from firkin.engine.snapshot import reseed
 from firkin.engine.snapshot.ledger import Ledger
-from firkin.engine.snapshot.pagemap import ENTRY_SIZE, PAGE_SIZE, own_pages
+from firkin.engine.snapshot.pagemap import ENTRY_SIZE, PAGE_SIZE, changed_pages, own_pages
+from firkin.fcapi.machine import HugePages, MachineConfiguration
 from firkin.host.sparse import Extent, copy, data_extents, write_all
 
 _CHUNK = 1 << 20
@@ -24,14 +26,14 @@ _MFD_HUGE_2MB = 21 << 26
 
 
 class GuestMemory(ABC):
-    """The memory of one guest, for as long as it runs. `fd` is what QEMU maps.
+    """The memory of one guest, for as long as it runs. `fd` is the file that QEMU maps, if any.
 
     With `track` a diff holds what differs from the last snapshot; without, all that may differ, as upstream's does.
     """
 
     shared: bool
 
-    def __init__(self, fd: int, size: int, *, track: bool) -> None:
+    def __init__(self, fd: int | None, size: int, *, track: bool) -> None:
         self.fd = fd
         self.size = size
         self._ledger = Ledger(size // PAGE_SIZE) if track else None
@@ -58,7 +60,8 @@ class GuestMemory(ABC):
                     write_all(target, memoryview(data)[start:end], at + start)
 
     def close(self) -> None:
-        os.close(self.fd)
+        if self.fd is not None:
+            os.close(self.fd)
 
     def _note_all(self) -> None:
         """Count what the guest's memory holds as known to a snapshot."""
@@ -87,6 +90,7 @@ class OwnMemory(GuestMemory):
     """A memfd of our own."""
 
     shared = True
+    fd: int
 
     def __init__(self, size: int, *, huge_pages: bool, track: bool) -> None:
         """Raises: OSError, for more than there is."""
@@ -119,12 +123,20 @@ class OwnMemory(GuestMemory):
         return os.pread(self.fd, size, at)
 
 
-class ForkedMemory(GuestMemory):
-    """A snapshot's file that QEMU maps privately; the pages that it has of its own are what the guest changed."""
+def fresh_memory(config: MachineConfiguration) -> GuestMemory:
+    """For a guest that boots. Raises: OSError, for more than there is."""
+    size = config.mem_size_mib << 20
+    if config.huge_pages is HugePages.HUGETLBFS_2M:
+        return OwnMemory(size, huge_pages=True, track=config.track_dirty_pages)
+    return PrivateMemory(None, size, track=config.track_dirty_pages)
+
+
+class PrivateMemory(GuestMemory):
+    """Memory that only QEMU has, found by its page table."""
 
     shared = False
 
-    def __init__(self, fd: int, size: int, *, track: bool) -> None:
+    def __init__(self, fd: int | None, size: int, *, track: bool) -> None:
         super().__init__(fd, size, track=track)
         self._address = 0
         self._memory = self._pagemap = -1
@@ -138,13 +150,13 @@ class ForkedMemory(GuestMemory):
         return address < self.size and reseed.reseed(self._memory, self._address + address)
 
     def save_all(self, target: int) -> None:
-        copy(self.fd, target, data_extents(self.fd, self.size))
         for at, data in self._pieces():
             write_all(target, data, at)
         self._note_all()
 
     def close(self) -> None:
-        for fd in (self.fd, self._memory, self._pagemap):
+        super().close()
+        for fd in (self._memory, self._pagemap):
             if fd >= 0:
                 os.close(fd)
 
@@ -160,3 +172,22 @@ class ForkedMemory(GuestMemory):
 
     def _read(self, size: int, at: int) -> bytes:
         return os.pread(self._memory, size, self._address + at)
+
+
+class ForkedMemory(PrivateMemory):
+    """A snapshot's file that QEMU maps privately, or of which it has a copy that knows more pages by heart."""
+
+    fd: int
+
+    def save_all(self, target: int) -> None:
+        copy(self.fd, target, data_extents(self.fd, self.size))
+        super().save_all(target)
+
+    def save_changes(self, target: int) -> None:
+        """As every memory, but what a copied QEMU only knows by heart is no change."""
+        if self._ledger is not None:
+            super().save_changes(target)
+            return
+        for at, data in self._pieces():
+            for start, end in changed_pages(data, os.pread(self.fd, len(data), at)):
+                write_all(target, memoryview(data)[start:end], at + start)

@@ -29,3 +29,19 @@ def own_pages(entries: bytes) -> Iterator[Extent]:
                 start = None
     if start is not None:
         yield Extent(start, len(entries) // ENTRY_SIZE)
+
+
+def changed_pages(data: bytes, before: bytes) -> Iterator[Extent]:
+    """Runs of pages in which `data` differs from what was `before`, as byte offsets. Of the same length, both."""
+    if data == before:
+        return
+    start = None
+    for at in range(0, len(data), PAGE_SIZE):
+        differs = data[at : at + PAGE_SIZE] != before[at : at + PAGE_SIZE]
+        if differs and start is None:
+            start = at
+        elif not differs and start is not None:
+            yield Extent(start, at)
+            start = None
+    if start is not None:
+        yield Extent(start, len(data))

@@ -1,15 +1,17 @@
-"""The thread behind one QEMU: a single epoll loop for its trapped ioctls, doorbells and what its devices wait for."""
+"""The thread behind one QEMU: a single epoll loop for its ioctls, doorbells and what its devices wait for."""
 
 from __future__ import annotations
 
 import errno
 import os
+import select
+import socket
 from collections import deque
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import NamedTuple, Protocol
 
-from firkin.engine.vhost import seccomp
+from firkin.engine.vhost import calls, descriptors
 from firkin.engine.vhost.memory import ProcessMemory
 from firkin.engine.vhost.reactor import READ, Reactor
 from firkin.engine.vhost.vring import NO_FD
@@ -44,7 +46,7 @@ class Device(Protocol):
 
     @property
     def trapped_fds(self) -> tuple[int, ...]:
-        """Descriptors that QEMU inherits under the same numbers, and whose ioctls are answered here."""
+        """Descriptors that QEMU is given, and whose ioctls are answered here."""
 
     def open(self, surroundings: Surroundings) -> Backend:
         """In the service's thread, at QEMU's first trapped call."""
@@ -53,15 +55,16 @@ class Device(Protocol):
 class Service:
     """Serves one QEMU process until it ends or `stop` is called. All but `stop` and `soon` runs in its thread."""
 
-    def __init__(self, devices: Sequence[Device], *, pid: int, notify_fd: int) -> None:
-        """Takes over `notify_fd`.
+    def __init__(self, devices: Sequence[Device], numbers: Sequence[int], *, pid: int, calls: socket.socket) -> None:
+        """Takes over `calls`. `numbers` are those of the devices' descriptors in QEMU, in order.
 
         Raises:
             OSError: no such process.
         """
         self.fault: str | None = None
         self._devices = devices
-        self._notify_fd = notify_fd
+        self._numbers = numbers
+        self._calls = calls
         self._pid = pid
         self._pidfd = os.pidfd_open(pid)
         self._memory_fd = NO_FD
@@ -91,10 +94,10 @@ class Service:
     # --- the thread
 
     def run(self) -> None:
-        """The thread's whole life. If it fails, the listener closes and QEMU's calls fail instead of hanging."""
+        """The thread's whole life. If it fails, the socket closes and QEMU's calls fail instead of hanging."""
         try:
             self._reactor.add(self._wake_fd, READ, self._on_wake)
-            self._reactor.add(self._notify_fd, READ, self._on_notification)
+            self._reactor.add(self._calls.fileno(), READ, self._on_call)
             while not self._ended:
                 self._turn()
         finally:
@@ -119,39 +122,38 @@ class Service:
         for backend in self._backends:
             backend.close()
         self._reactor.close()
-        for fd in (self._notify_fd, self._pidfd, self._memory_fd):
+        self._calls.close()
+        for fd in (self._pidfd, self._memory_fd):
             if fd != NO_FD:
                 os.close(fd)
 
     # --- QEMU's calls
 
-    def _on_notification(self, events: int) -> None:
-        if not events & READ:
-            self._ended = True  # the last thread under the filter is gone
-            return
-        call = seccomp.receive(self._notify_fd)
+    def _on_call(self, _events: int) -> None:
+        call = calls.receive(self._calls)
         if call is None:
+            self._ended = True
             return
         try:
             if self._memory_fd == NO_FD:
-                self._open_memory(call)
+                self._open_memory()
         except OSError as reason:
             self.fault = f"cannot look into process {self._pid}: {reason}"
-            seccomp.respond(self._notify_fd, call, reason.errno or errno.EPERM)
+            calls.respond(self._calls, reason.errno or errno.EPERM)
             return
         backend = self._by_fd.get(call.fd)
-        error = errno.ENOTTY if backend is None else backend.answer(call.request, call.argument)
-        seccomp.respond(self._notify_fd, call, error)
+        calls.respond(self._calls, errno.ENOTTY if backend is None else backend.answer(call.request, call.argument))
 
-    def _open_memory(self, call: seccomp.Notification) -> None:
-        """Open QEMU's memory at its first trapped call: before exec the process still had ours."""
+    def _open_memory(self) -> None:
+        """Open QEMU's memory at its first call: before exec the process still had ours."""
         fd = os.open(f"/proc/{self._pid}/mem", os.O_RDWR | os.O_CLOEXEC)
-        if not seccomp.still_waits(self._notify_fd, call):
+        if select.select([self._pidfd], [], [], 0)[0]:  # ended, and the number may be another's
             os.close(fd)
             raise ProcessLookupError(errno.ESRCH, "the process ended")
         self._memory_fd = fd
-        fetch = partial(seccomp.fetch_eventfd, self._pidfd)
+        fetch = partial(descriptors.fetch_eventfd, self._pidfd)
+        numbers = iter(self._numbers)
         for device in self._devices:
             backend = device.open(Surroundings(self._reactor, ProcessMemory(fd), fetch, self.soon))
             self._backends.append(backend)
-            self._by_fd.update(dict.fromkeys(device.trapped_fds, backend))
+            self._by_fd.update({next(numbers): backend for _ in device.trapped_fds})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+from collections.abc import Sequence
 
 from firkin.engine.vhost.backend import RingBackend
 from firkin.engine.vhost.memory import RingBroken
@@ -44,6 +45,7 @@ class VsockBackend(RingBackend):
         self._pump = Pump(surroundings.memory, self.control.vrings, self.muxer)
         self._last_session: object = None
         self.event_ring: int | None = None  # guest address, known of a restored guest
+        self.known_connections: Sequence[tuple[int, int]] | None = None  # those of the guest of a copied QEMU
         self._notice: Notice | None = None
 
     def serve(self) -> bool:
@@ -76,7 +78,11 @@ class VsockBackend(RingBackend):
         self._choose_ports()
         self._clock.start()
         self._doorway.refusing = False
-        if not resumes and self._is_restored():
+        if self.known_connections is not None:
+            self.muxer.break_off(self.known_connections)
+            self.known_connections = None
+            self._doorway.open()
+        elif not resumes and self._is_restored():
             self._open_after_notice()
         else:
             self._doorway.open()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import asdict
 
 from firkin.engine.vhost.service import Surroundings
@@ -29,9 +30,10 @@ class VsockDevice:
         self._uds_path = uds_path
         self._first_host_port = first_host_port
         self._listener = streams.bind(uds_path)
-        # QEMU wants a descriptor to make its vhost calls on; the filter answers before the file is asked.
+        # QEMU wants a descriptor to make its vhost calls on; its library asks us before the file is asked.
         self._vhost_fd = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
         self._backend: VsockBackend | None = None
+        self._resets: Sequence[tuple[int, int]] | None = None
         self._closed = False
 
     @property
@@ -65,7 +67,16 @@ class VsockDevice:
             guest_cid=self._guest_cid,
             first_port=self._first_host_port,
         )
+        self._backend.known_connections = self._resets
         return self._backend
+
+    def connections(self) -> list[tuple[int, int]]:
+        """Pairs of host and guest port that the guest believes to be open."""
+        return [] if self._backend is None else self._backend.muxer.pairs()
+
+    def expect_resets(self, connections: Sequence[tuple[int, int]]) -> None:
+        """Before the copy of a QEMU runs: its guest has these connections, and is told that they are over."""
+        self._resets = connections
 
     def expect_notice(self, event_ring: int | None) -> None:
         """Before a restored guest runs: where its driver offers buffers for events, None where that is not known.

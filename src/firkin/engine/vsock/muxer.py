@@ -6,7 +6,7 @@ No sockets and no clock in here: streams come from outside, and every method tha
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from firkin.engine.vsock import packet
@@ -72,6 +72,10 @@ class Muxer:
     def reset_room(self) -> int:
         """How many more packets may be taken: each may need a reset in answer, and those must not pile up."""
         return max(0, MAX_RESETS - len(self._resets))
+
+    def pairs(self) -> list[tuple[int, int]]:
+        """Host and guest port of every connection that the guest may know."""
+        return list(self._connections)
 
     # --- from the host
 
@@ -217,6 +221,10 @@ class Muxer:
         self._resets.clear()
         self._turns.clear()
         self._dialing.clear()
+
+    def break_off(self, pairs: Iterable[tuple[int, int]]) -> None:
+        """The guest has connections of which nobody knows any more: they are over, before there are others."""
+        self._resets.update(dict.fromkeys(pairs))
 
     def close(self) -> None:
         """The guest is gone. What it had already written is handed over as far as sockets take it."""

@@ -1,0 +1,28 @@
+"""The library that is loaded into QEMU (twin/ in the source tree), and what QEMU's environment tells it."""
+
+from __future__ import annotations
+
+import os
+
+from firkin.engine.twin.record import Numbers
+
+PATH = os.path.join(os.path.dirname(os.path.dirname(__file__)), "firkin-twin")  # noqa: PTH118, PTH120 - start-up
+
+
+class Library:
+    """Open for a QEMU that may be another user and have another root: it finds the file by its number."""
+
+    def __init__(self) -> None:
+        """Raises: OSError, if it was not built."""
+        self.fd = os.open(PATH, os.O_RDONLY | os.O_CLOEXEC)
+
+    def environment(self, numbers: Numbers) -> dict[str, str]:
+        """QEMU's share of it: its control socket, and the socket on which it asks of devices that the engine serves."""
+        return {
+            "LD_PRELOAD": f"/proc/self/fd/{self.fd}",
+            "FIRKIN_TWIN": str(numbers.control),
+            "FIRKIN_CALLS": " ".join(map(str, (numbers.calls, *numbers.devices))),
+        }
+
+    def close(self) -> None:
+        os.close(self.fd)
