@@ -10,6 +10,8 @@ from firkin.engine.live import Live
 from firkin.engine.resources import Resources
 from firkin.engine.snapshot.memory import GuestMemory, OwnMemory
 from firkin.engine.snapshot.saved import Traits
+from firkin.engine.twin.control import Control, NoTwin
+from firkin.engine.twin.record import Record
 from firkin.fcapi.snapshot import SnapshotLoad
 
 PAGE = 4096
@@ -43,6 +45,9 @@ class FakeGuest:
 
     def save_devices(self) -> bytes:
         return self.devices
+
+    def fall_asleep(self) -> tuple[Control, Record]:
+        raise NoTwin("there is no QEMU")
 
 
 class FakeHypervisor:

@@ -191,7 +191,7 @@ def test_under_systemd_a_killed_agent_is_gone_and_that_is_said(firkin: Firkin) -
         began = time.monotonic()
         with pytest.raises(AgentError, match=r"hung up|broke"):
             machine.exec("bash", "-c", f"kill -9 {agent_pid(machine)}; sleep 100", timeout_s=20)
-        with pytest.raises(AgentError, match="no agent answers") as error:
+        with pytest.raises(AgentError, match=r"no agent answers|hung up") as error:
             machine.exec("true", timeout_s=20)
         assert error.value.hint
         assert time.monotonic() - began < 25

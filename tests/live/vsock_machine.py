@@ -15,6 +15,8 @@ from typing import Any
 
 import pytest
 
+from firkin.engine.twin.library import Library
+from firkin.engine.twin.record import Numbers
 from firkin.engine.vhost import Trap
 from firkin.engine.vsock import VsockDevice
 from firkin.engine.vsock.device import DEVICE_ID
@@ -90,7 +92,7 @@ class Machine:
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(self, arguments: list[str], *, share: bool) -> None:
-        """Spawn QEMU as the engine will: unprivileged, sandboxed, the filter installed last before exec."""
+        """Spawn QEMU as the engine does: unprivileged, sandboxed, with the library that asks us."""
         if not self.memory.exists():
             self.memory.write_bytes(b"")
             os.truncate(self.memory, 128 << 20)
@@ -107,17 +109,20 @@ class Machine:
             *self.device.qemu_args(),
             *arguments,
         ]
+        library, devices = Library(), self.trap.device_fds
         self.process = subprocess.Popen(
             argv,
-            pass_fds=(monitor, *self.trap.inherited_fds),
-            preexec_fn=self.trap.child_setup,  # noqa: PLW1509 - the seam under test; this process has no other thread yet
+            pass_fds=(monitor, library.fd, self.trap.calls_fd, *devices),
+            env=library.environment(Numbers(monitor, -1, -1, self.trap.calls_fd, devices))
+            | {"PATH": os.environ["PATH"]},
             user=user,
             group=user,
             extra_groups=[] if user else None,
             stdin=subprocess.DEVNULL,
         )
+        library.close()
         self._qemu_end.close()
-        self.trap.attach(self.process.pid)
+        self.trap.attach(self.process.pid, devices)
         self._read_qmp()
         self.qmp("qmp_capabilities")
 

@@ -6,6 +6,7 @@
 #include "twin.h"
 
 #include <signal.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
@@ -70,6 +71,15 @@ static bool take_places(const struct request *request)
 	return true;
 }
 
+// For ps(1), and for whoever ends or counts what belongs to an engine: a copy is nobody's child that it should be.
+static void take_name(pid_t engine)
+{
+	char name[16] = "qemu-asleep";
+	if (!asleep)
+		snprintf(name, sizeof name, "qemu-of-%d", engine);
+	prctl(PR_SET_NAME, name);
+}
+
 // In the copy, which ends if it cannot be made whole.
 static void become(const struct request *request)
 {
@@ -77,6 +87,7 @@ static void become(const struct request *request)
 	asleep = !asleep;
 	if (!take_places(request) || !renew_events())
 		end(1);
+	take_name(request->tracer);
 	prctl(PR_SET_PTRACER, (unsigned long)request->tracer, 0, 0, 0); // where Yama is, others need leave
 	if (wakes && !revive_others())
 		end(1);

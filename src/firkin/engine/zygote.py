@@ -85,11 +85,10 @@ class Zygote:
                 self.close()  # first, so that who is refused may start the next
                 self._answer(letter, "another version is installed")
                 return None
-            if letter is not None and len(letter.descriptors) == 1:
-                _keep(letter)
-                asked = time.monotonic()
-            elif letter is not None:
-                if (arguments := self._answer(letter)) is not None:
+            if letter is not None:
+                if _is_twin(letter):
+                    asked = time.monotonic()
+                elif (arguments := self._answer(letter)) is not None:
                     return arguments
                 asked = time.monotonic()
         return None
@@ -168,17 +167,16 @@ def _stamp(path: str) -> tuple[int, int, int]:
     return found.st_ctime_ns, found.st_size, found.st_ino
 
 
-def _keep(letter: Letter) -> None:
-    """Take in a twin, unless it is no such thing."""
-    control = Control(socket.socket(fileno=letter.descriptors[0]))
+def _is_twin(letter: Letter) -> bool:
+    """Whether this brings a twin, which is kept then."""
+    if len(letter.descriptors) != 1 or letter.uid != os.geteuid() or not letter.whole:
+        return False
     try:
         offer = msgspec.json.decode(letter.text, type=Offer)
-    except msgspec.DecodeError:
-        offer = None
-    if offer is None or letter.uid != os.geteuid() or not letter.whole:
-        control.close()
-    else:
-        NEST.add(Twin(offer, control))
+        NEST.add(Twin(offer, Control(socket.socket(fileno=letter.descriptors[0]))))
+    except (msgspec.DecodeError, OSError):
+        return False
+    return True
 
 
 def _read(letter: Letter, answer: socket.socket, refusal: str) -> Order:

@@ -40,12 +40,18 @@ class ProcessRef:
 
 
 def _stat(pid: int) -> list[str] | None:
-    """Fields 3 and later of /proc/PID/stat; the name before them may hold spaces and parentheses."""
+    """Fields 3 and later of /proc/PID/stat."""
+    return None if (found := _name_and_stat(pid)) is None else found[1]
+
+
+def _name_and_stat(pid: int) -> tuple[str, list[str]] | None:
+    """Fields 2 and later of /proc/PID/stat; the name may hold spaces and parentheses."""
     try:
-        text = (PROC / str(pid) / "stat").read_text()
+        text = (PROC / str(pid) / "stat").read_text(errors="replace")
     except (FileNotFoundError, ProcessLookupError):
         return None
-    return text[text.rindex(")") + 2 :].split()
+    end = text.rindex(")")
+    return text[text.index("(") + 1 : end], text[end + 2 :].split()
 
 
 def all_pids() -> list[int]:
@@ -96,18 +102,26 @@ def _command_line(pid: int) -> bytes:
 
 
 def descendants(ref: ProcessRef) -> list[ProcessRef]:
-    """Children, their children, and so on, as they are now."""
+    """Children, their children, and so on, as they are now; and a QEMU that belongs to one without being its child."""
     parents: dict[int, list[int]] = {}
     for pid in all_pids():
-        fields = _stat(pid)
-        if fields is not None:
-            parents.setdefault(int(fields[1]), []).append(pid)
+        if (parent := _owner(pid)) is not None:
+            parents.setdefault(parent, []).append(pid)
     family, queue = [], [ref.pid]
     while queue:
         children = parents.get(queue.pop(), [])
         queue += children
         family += [child for child in map(ProcessRef.of, children) if child is not None]
     return family
+
+
+def _owner(pid: int) -> int | None:
+    """The parent; but a copied QEMU says itself whose it is, or that it sleeps and is nobody's (twin/src/serve.c)."""
+    found = _name_and_stat(pid)
+    if found is None or found[0] == "qemu-asleep":
+        return None
+    engine = found[0].removeprefix("qemu-of-")
+    return int(engine) if engine != found[0] and engine.isdecimal() else int(found[1][1])
 
 
 def kill(ref: ProcessRef, *, timeout_s: float = 5.0) -> None:

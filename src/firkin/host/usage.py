@@ -24,28 +24,8 @@ class HostUsage:
 
 def usage(ref: ProcessRef) -> HostUsage:
     """As it is now; all zero when the process has ended."""
-    pids = [process.pid for process in (ref, *_family(ref))]
+    pids = [process.pid for process in (ref, *descendants(ref))]
     return HostUsage(cpu_s=sum(map(_cpu_s, pids)), memory_bytes=sum(map(_memory_bytes, pids)))
-
-
-def _family(ref: ProcessRef) -> list[ProcessRef]:
-    """As `descendants`, by asking the family alone where the kernel can say."""
-    if not (PROC / str(ref.pid) / "task" / str(ref.pid) / "children").exists():
-        return descendants(ref)
-    family, queue = [], [ref.pid]
-    while queue:
-        children = [child for child in map(ProcessRef.of, _children(queue.pop())) if child is not None]
-        queue += [child.pid for child in children]
-        family += children
-    return family
-
-
-def _children(pid: int) -> list[int]:
-    try:
-        texts = [(task / "children").read_text() for task in (PROC / str(pid) / "task").iterdir()]
-    except (FileNotFoundError, ProcessLookupError):
-        return []
-    return [int(child) for text in texts for child in text.split()]
 
 
 def _cpu_s(pid: int) -> float:

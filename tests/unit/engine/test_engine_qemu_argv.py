@@ -25,7 +25,7 @@ def values(argv: list[str], option: str) -> list[str]:
 def test_a_guest_never_reboots_shows_nothing_and_is_fenced_in() -> None:
     argv = qemu_argv(GUEST)
     assert {"-no-reboot", "-nodefaults", "-no-user-config"} <= set(argv)
-    assert values(argv, "-sandbox") == ["on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"]
+    assert values(argv, "-sandbox") == ["on,obsolete=deny,elevateprivileges=deny,resourcecontrol=deny"]
     assert values(argv, "-accel") == ["tcg"]
     assert values(argv, "-kernel") == ["/proc/self/fd/7"]
 

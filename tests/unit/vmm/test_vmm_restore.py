@@ -23,7 +23,7 @@ def test_a_snapshot_is_loaded_on_taps_and_sockets_of_its_own(resume: bool) -> No
     assert body["mem_backend"] == {"backend_type": "File", "backend_path": str(MEMORY)}
     assert body["network_overrides"] == ({"iface_id": "eth0", "host_dev_name": "fktap7"},)
     assert body["vsock_override"] == {"uds_path": "vsock.sock"}
-    assert (body["resume_vm"], body["clock_realtime"]) == (resume, True)
+    assert (body["resume_vm"], body["clock_realtime"]) == (resume, False)
 
 
 def test_the_engine_understands_it() -> None:

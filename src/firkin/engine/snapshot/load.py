@@ -55,14 +55,16 @@ def load(launch: Launch, vmm: Vmm, body: SnapshotLoad) -> Machine:
     try:
         return _adopt(launch, saved, memory, body) or restore(launch, _on_time(saved, body), memory)
     except (OSError, FirkinError) as error:
-        raise error if isinstance(error, LoadFailed) else LoadFailed(
-            f"Failed to build microVM from snapshot: {error}"
+        raise (
+            error if isinstance(error, LoadFailed) else LoadFailed(f"Failed to build microVM from snapshot: {error}")
         ) from error
 
 
 def _adopt(launch: Launch, saved: SavedMachine, memory: GuestMemory, body: SnapshotLoad) -> Machine | None:
     """The machine by a twin of the one that was saved. A sleeper's clocks stand, and cannot be moved on."""
-    twin = None if body.clock_realtime or memory.shared else NEST.find(body.snapshot_path, mem_backend(body).backend_path)
+    twin = (
+        None if body.clock_realtime or memory.shared else NEST.find(body.snapshot_path, mem_backend(body).backend_path)
+    )
     if twin is None:
         return None
     from firkin.engine.twin.adopting import adopt

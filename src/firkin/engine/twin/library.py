@@ -17,11 +17,11 @@ class Library:
         self.fd = os.open(PATH, os.O_RDONLY | os.O_CLOEXEC)
 
     def environment(self, numbers: Numbers) -> dict[str, str]:
-        """QEMU's share of it: its control socket, and the socket on which it asks of devices that the engine serves."""
+        """QEMU's share of it: its control socket, and that on which it asks of devices that the engine serves."""
         return {
             "LD_PRELOAD": f"/proc/self/fd/{self.fd}",
-            "FIRKIN_TWIN": str(numbers.control),
-            "FIRKIN_CALLS": " ".join(map(str, (numbers.calls, *numbers.devices))),
+            **({"FIRKIN_TWIN": str(numbers.control)} if numbers.control >= 0 else {}),
+            **({"FIRKIN_CALLS": " ".join(map(str, (numbers.calls, *numbers.devices)))} if numbers.calls >= 0 else {}),
         }
 
     def close(self) -> None:

@@ -48,7 +48,10 @@ class Twin(NamedTuple):
     def is_current(self) -> bool:
         """Whether the snapshot's files are there, as they were when it fell asleep."""
         try:
-            return Stamp.of(self.offer.state) == self.offer.state_stamp and Stamp.of(self.offer.memory) == self.offer.memory_stamp
+            return (
+                Stamp.of(self.offer.state) == self.offer.state_stamp
+                and Stamp.of(self.offer.memory) == self.offer.memory_stamp
+            )
         except OSError:
             return False
 

@@ -1,4 +1,4 @@
-"""QEMU's ioctls on our devices, as its library (twin/src/calls.c) passes them on: one at a time, each waits for an answer."""
+"""QEMU's ioctls on our devices, one at a time, as its library (twin/src/calls.c) passes them on."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The engine's hold on the vhost devices of one QEMU: the socket that their ioctls come on, and the thread that answers."""
+"""The engine's hold on the vhost devices of one QEMU: where their ioctls come in, and the thread that answers."""
 
 from __future__ import annotations
 

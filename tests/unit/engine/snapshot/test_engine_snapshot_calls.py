@@ -66,6 +66,7 @@ class Machine:
         self.vmm = Vmm(journal, self.host)
         self.vmm.start()
         self.state, self.memory = folder / "state", folder / "memory"
+        assert self.host.guest.memory.fd is not None
         os.pwrite(self.host.guest.memory.fd, b"\1" * PAGE, 3 * PAGE)
 
     def pause(self) -> None:
