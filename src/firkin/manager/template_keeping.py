@@ -17,6 +17,7 @@ from firkin.host.lock import try_lock
 from firkin.manager import background, snapshots
 from firkin.manager.context import Context
 from firkin.manager.machine import Machine
+from firkin.manager.rehearsal import rehearse
 from firkin.manager.snapshot_files import Files, sizes
 from firkin.spec import MachineSpec
 from firkin.store.machines import State
@@ -52,6 +53,7 @@ def make(context: Context, machine: Machine, key: str) -> SnapshotRecord:
     """
     if found := context.snapshots.template(key):
         return found
+    rehearse(context, machine)
     made = snapshots.create(context, machine, name=f"template-{key[:12]}", template=key, seal=False)
     evict(context, keep=made.id)
     return made
