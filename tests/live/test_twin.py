@@ -1,4 +1,4 @@
-"""Twins: who loads a snapshot forks the QEMU that was saved, where it sleeps; and where it does not, nothing is missed."""
+"""Twins: who loads a snapshot forks the QEMU that was saved where it sleeps, and misses nothing where it does not."""
 
 from __future__ import annotations
 
@@ -144,7 +144,7 @@ def test_a_copy_ends_with_its_engine(snapshot: Snapshot) -> None:
 
 
 def test_nothing_of_the_original_reaches_a_copy(machine: Machine, snapshot: Snapshot) -> None:
-    """Their rings, doorbells and channels are their own: both work at full speed at once, and neither's end disturbs."""
+    """Their rings, doorbells and channels are their own: both work at once, and the end of one is not the other's."""
     [fork] = snapshot.fork()
     noise = "for n in 1 2 3; do dd if=/dev/urandom bs=1M count=4 2>/dev/null | md5sum; done"
     with ThreadPoolExecutor(2) as threads:

@@ -7,7 +7,6 @@ from contextlib import closing, suppress
 
 from firkin.agent.client import connect
 from firkin.agent.messages import ExecRefused
-from firkin.manager.context import Context
 from firkin.manager.identity import fork_identity
 from firkin.manager.machine import Machine
 from firkin.store.images import ImageConfig
@@ -15,7 +14,7 @@ from firkin.store.images import ImageConfig
 PATIENCE_S = 30.0
 
 
-def rehearse(context: Context, machine: Machine) -> None:
+def rehearse(machine: Machine) -> None:
     """Take on an identity, which is as good as the one before, and run a program.
 
     Raises:

@@ -53,7 +53,7 @@ def make(context: Context, machine: Machine, key: str) -> SnapshotRecord:
     """
     if found := context.snapshots.template(key):
         return found
-    rehearse(context, machine)
+    rehearse(machine)
     made = snapshots.create(context, machine, name=f"template-{key[:12]}", template=key, seal=False)
     evict(context, keep=made.id)
     return made

@@ -33,7 +33,8 @@ def create(vmm: Vmm, body: SnapshotCreate) -> None:
     diff = body.snapshot_type is SnapshotType.DIFF
     with vmm.latencies.measure(Slow.DIFF_SNAPSHOT if diff else Slow.FULL_SNAPSHOT):
         _check_can_be_saved(vmm)
-        content = _state(vmm)
+        saved = _saved(vmm)
+        content = state_file.encode(saved)
         memory = vmm.guest.memory
         with (
             _draft(body.snapshot_path, "snapshot") as state,
@@ -46,7 +47,7 @@ def create(vmm: Vmm, body: SnapshotCreate) -> None:
                 write_all(state.fd, content, 0)
             with _told("Cannot perform sync_all on the snapshot backing file"):
                 state.commit()
-        leaving.leave(vmm.guest, body, vmm.journal)
+        leaving.leave(vmm.guest, saved, body, vmm.journal)
 
 
 def _check_can_be_saved(vmm: Vmm) -> None:
@@ -57,11 +58,11 @@ def _check_can_be_saved(vmm: Vmm) -> None:
         raise Fault(f"Cannot save the microVM state: {_UNSAVED}{devices}", Area.CREATE_SNAPSHOT)
 
 
-def _state(vmm: Vmm) -> bytes:
+def _saved(vmm: Vmm) -> SavedMachine:
     vsock = vmm.resources.vsock_device
     traits = vmm.guest.traits
     try:
-        saved = SavedMachine(
+        return SavedMachine(
             qemu_version=traits.qemu_version,
             accelerator=traits.accelerator,
             acpi=traits.acpi,
@@ -74,7 +75,6 @@ def _state(vmm: Vmm) -> bytes:
         )
     except (EngineError, OSError) as error:
         raise Fault(f"Cannot save the microVM state: {error}", Area.CREATE_SNAPSHOT) from error
-    return state_file.encode(saved)
 
 
 def _store(memory: GuestMemory, target: Draft, state: Draft, *, diff: bool) -> None:

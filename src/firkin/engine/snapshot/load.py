@@ -19,7 +19,7 @@ from firkin.engine.snapshot import format as state_file
 from firkin.engine.snapshot.memory import ForkedMemory, GuestMemory
 from firkin.engine.snapshot.saved import SavedMachine
 from firkin.engine.twin.control import NoTwin
-from firkin.engine.twin.nest import NEST
+from firkin.engine.twin.nest import NEST, Twin
 from firkin.engine.vmm import Vmm
 from firkin.errors import FirkinError
 from firkin.fcapi.config import VmConfig
@@ -49,24 +49,29 @@ class LoadFailed(Fault):
 
 def load(launch: Launch, vmm: Vmm, body: SnapshotLoad) -> Machine:
     """The machine of a snapshot, paused. Raises: LoadFailed."""
-    saved = read_state(body)
+    twin = _twin(body)
+    saved = read_state(body) if twin is None else overridden(twin.offer.saved, body)
     memory = open_memory(mem_backend(body), saved)
     configure(vmm, saved)
     try:
-        return _adopt(launch, saved, memory, body) or restore(launch, _on_time(saved, body), memory)
+        if twin and (machine := _adopt(launch, saved, memory, twin)):
+            return machine
+        return _restore(launch, read_state(body) if twin else saved, memory, body)
     except (OSError, FirkinError) as error:
-        raise (
-            error if isinstance(error, LoadFailed) else LoadFailed(f"Failed to build microVM from snapshot: {error}")
-        ) from error
+        if isinstance(error, LoadFailed):
+            raise
+        raise LoadFailed(f"Failed to build microVM from snapshot: {error}") from error
 
 
-def _adopt(launch: Launch, saved: SavedMachine, memory: GuestMemory, body: SnapshotLoad) -> Machine | None:
-    """The machine by a twin of the one that was saved. A sleeper's clocks stand, and cannot be moved on."""
-    twin = (
-        None if body.clock_realtime or memory.shared else NEST.find(body.snapshot_path, mem_backend(body).backend_path)
-    )
-    if twin is None:
+def _twin(body: SnapshotLoad) -> Twin | None:
+    """One that sleeps as this snapshot. Its clocks stand, and cannot be moved on."""
+    backend = mem_backend(body)
+    if body.clock_realtime or backend.backend_type is not MemBackendType.FILE:
         return None
+    return NEST.find(body.snapshot_path, backend.backend_path)
+
+
+def _adopt(launch: Launch, saved: SavedMachine, memory: GuestMemory, twin: Twin) -> Machine | None:
     from firkin.engine.twin.adopting import adopt
 
     try:
@@ -76,8 +81,8 @@ def _adopt(launch: Launch, saved: SavedMachine, memory: GuestMemory, body: Snaps
         return None
 
 
-def _on_time(saved: SavedMachine, body: SnapshotLoad) -> SavedMachine:
-    return at_present(saved) if body.clock_realtime else saved
+def _restore(launch: Launch, saved: SavedMachine, memory: GuestMemory, body: SnapshotLoad) -> Machine:
+    return restore(launch, at_present(saved) if body.clock_realtime else saved, memory)
 
 
 def mem_backend(body: SnapshotLoad) -> MemBackend:
@@ -87,7 +92,7 @@ def mem_backend(body: SnapshotLoad) -> MemBackend:
 
 
 def read_state(body: SnapshotLoad) -> SavedMachine:
-    """The saved machine as it is to come back. Raises: LoadFailed."""
+    """The saved machine as it is to come back, by its file. Raises: LoadFailed."""
     what = "Failed to get snapshot state from file: "
     try:
         saved = state_file.read(body.snapshot_path)
@@ -95,11 +100,15 @@ def read_state(body: SnapshotLoad) -> SavedMachine:
         raise LoadFailed(f"{what}Failed to open snapshot file: {os_text(error)}") from error
     except state_file.BadStateFile as error:
         raise LoadFailed(f"{what}Failed to load snapshot state from file: {error}") from error
+    return overridden(saved, body)
+
+
+def overridden(saved: SavedMachine, body: SnapshotLoad) -> SavedMachine:
+    """The same machine, with what the call wants otherwise. Raises: LoadFailed."""
     try:
-        config = override(saved.config, body)
+        return msgspec.structs.replace(saved, config=override(saved.config, body))
     except KeyError as error:
-        raise LoadFailed(f"{what}{error.args[0]}") from error
-    return msgspec.structs.replace(saved, config=config)
+        raise LoadFailed(f"Failed to get snapshot state from file: {error.args[0]}") from error
 
 
 def override(config: VmConfig, body: SnapshotLoad) -> VmConfig:

@@ -10,6 +10,7 @@ from pathlib import Path
 import msgspec
 
 from firkin.engine.journal import Journal
+from firkin.engine.snapshot.saved import SavedMachine
 from firkin.engine.twin.nest import Offer, Stamp
 from firkin.engine.vmm import Running
 from firkin.errors import EngineError
@@ -20,7 +21,7 @@ from firkin.host.unix import short_name
 VARIABLE = "FIRKIN_NEST"
 
 
-def leave(machine: Running, body: SnapshotCreate, journal: Journal) -> None:
+def leave(machine: Running, saved: SavedMachine, body: SnapshotCreate, journal: Journal) -> None:
     """Have the stopped machine copied, and give the copy to whoever keeps such, if anybody does."""
     keeper = os.environ.get(VARIABLE)
     if not keeper or body.snapshot_type is not SnapshotType.FULL:
@@ -30,7 +31,12 @@ def leave(machine: Running, body: SnapshotCreate, journal: Journal) -> None:
         try:
             state, memory = os.path.abspath(body.snapshot_path), os.path.abspath(body.mem_file_path)  # noqa: PTH100
             offer = Offer(
-                state=state, memory=memory, state_stamp=Stamp.of(state), memory_stamp=Stamp.of(memory), record=record
+                state=state,
+                memory=memory,
+                state_stamp=Stamp.of(state),
+                memory_stamp=Stamp.of(memory),
+                record=record,
+                saved=msgspec.structs.replace(saved, devices=b""),
             )
             _send(keeper, msgspec.json.encode(offer), control.fileno())
         finally:

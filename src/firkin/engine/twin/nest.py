@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import msgspec
 
+from firkin.engine.snapshot.saved import SavedMachine
 from firkin.engine.twin.control import Control
 from firkin.engine.twin.record import Record
 
@@ -30,13 +31,14 @@ class Stamp(NamedTuple):
 
 
 class Offer(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What comes with a twin's control socket."""
+    """What comes with a twin's control socket. `saved` is without the devices, which are awake in the twin."""
 
     state: str  # absolute paths
     memory: str
     state_stamp: Stamp
     memory_stamp: Stamp
     record: Record
+    saved: SavedMachine
 
 
 class Twin(NamedTuple):
