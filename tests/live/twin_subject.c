@@ -14,7 +14,7 @@
 static __thread int mine; // thread-local
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER, checked;
 static pthread_cond_t bell = PTHREAD_COND_INITIALIZER;
-static int rung, woken, kicked, events_fd;
+static int rung, woken, kicked, events_fd, ready;
 static volatile unsigned turns;
 
 static void on_kick(int number)
@@ -27,6 +27,7 @@ static void *sleeper(void *unused)
 {
 	(void)unused;
 	mine = 17;
+	__atomic_fetch_add(&ready, 1, __ATOMIC_SEQ_CST);
 	pthread_mutex_lock(&lock);
 	for (;;) {
 		while (!rung)
@@ -55,6 +56,7 @@ static void *listener(void *unused)
 	sigdelset(&all, 44);
 	pthread_sigmask(SIG_SETMASK, &all, NULL);
 	mine = 23;
+	__atomic_fetch_add(&ready, 1, __ATOMIC_SEQ_CST);
 	for (;;)
 		if (read(events_fd, &value, sizeof value) == sizeof value)
 			__atomic_fetch_add(&woken, 100 * (int)value, __ATOMIC_SEQ_CST);
@@ -131,6 +133,8 @@ int main(int count, char **words)
 	pthread_create(&threads[1], NULL, spinner, NULL);
 	pthread_create(&threads[2], NULL, listener, NULL);
 	mine = 5;
+	while (__atomic_load_n(&ready, __ATOMIC_SEQ_CST) < 2)
+		usleep(100);
 	for (char word[32];;) {
 		ssize_t size = recv(commands, word, sizeof word - 1, 0);
 		if (size < 0 && errno == EINTR)

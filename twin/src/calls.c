@@ -90,7 +90,6 @@ static void *begin(void *context)
 	struct entry entry = *(struct entry *)context;
 	sigset_t park;
 	free(context);
-	forget_revived(pthread_self());
 	sigemptyset(&park);
 	sigaddset(&park, PARK_SIGNAL);
 	pthread_sigmask(SIG_UNBLOCK, &park, NULL);

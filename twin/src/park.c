@@ -9,6 +9,7 @@
 #include <stddef.h>
 #include <string.h>
 #include <sys/prctl.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
@@ -22,14 +23,16 @@ struct place {
 	int *tid_address;    // where the kernel notes the thread's end, for pthread_join
 	void *robust_list;
 	size_t robust_size;
-	pid_t tid;           // set last: the place can be used
 };
 
 static struct place places[MAX_THREADS];
-static unsigned count;
-static unsigned turn; // threads wait for it to change
+static unsigned count;    // places that are taken
+static unsigned standing; // and filled
+static unsigned arrived;  // threads that go on in a copy
+static unsigned turn;     // threads wait for it to change
 
-static struct { pthread_t self; pid_t tid; } revived[MAX_THREADS];
+// The kernel's number for a thread that glibc knows by an old one; another thread on the same stack has its own.
+static struct { pthread_t self; const int *tid_address; int old; pid_t tid; } revived[MAX_THREADS];
 
 int save_place(struct place *place) __attribute__((returns_twice)) HIDDEN;
 long revive(struct place *place, unsigned long flags, int *tid_address, pthread_t self) HIDDEN;
@@ -94,11 +97,12 @@ static void on_park(int number)
 		struct place *place = &places[mine];
 		fill(place);
 		if (save_place(place) == 0) {
-			__atomic_store_n(&place->tid, (pid_t)syscall(SYS_gettid), __ATOMIC_SEQ_CST);
+			__atomic_fetch_add(&standing, 1, __ATOMIC_SEQ_CST);
 			while (__atomic_load_n(&turn, __ATOMIC_SEQ_CST) == now)
 				syscall(SYS_futex, &turn, FUTEX_WAIT_PRIVATE, now, NULL, NULL, 0);
 		} else {
 			syscall(SYS_set_robust_list, place->robust_list, place->robust_size);
+			__atomic_fetch_add(&arrived, 1, __ATOMIC_SEQ_CST);
 		}
 	}
 	errno = error;
@@ -117,7 +121,6 @@ bool park_init(void)
 struct roll {
 	pid_t called[MAX_THREADS];
 	unsigned size;
-	bool grew;
 };
 
 static bool call_up(int tid, void *context)
@@ -131,50 +134,44 @@ static bool call_up(int tid, void *context)
 	if (roll->size == MAX_THREADS)
 		return false;
 	roll->called[roll->size++] = tid;
-	roll->grew = true;
 	return syscall(SYS_tgkill, getpid(), tid, PARK_SIGNAL) == 0 || errno == ESRCH;
 }
 
-static bool stands(pid_t tid)
+// A list of threads that is read while one of them ends can leave out another; their number cannot.
+static bool all_stand(void)
 {
-	for (unsigned at = 0; at < MAX_THREADS; at++)
-		if (__atomic_load_n(&places[at].tid, __ATOMIC_SEQ_CST) == tid)
-			return true;
-	return syscall(SYS_tgkill, getpid(), tid, 0) != 0; // or has ended
+	struct stat task;
+	return stat("/proc/self/task", &task) == 0 &&
+	       task.st_nlink == 2 + 1 + __atomic_load_n(&standing, __ATOMIC_SEQ_CST);
 }
 
-static bool all_stand(const struct roll *roll)
-{
-	for (unsigned at = 0; at < roll->size; at++)
-		if (!stands(roll->called[at]))
-			return false;
-	return true;
-}
-
-static bool wait_for(const struct roll *roll)
+static bool wait_until(bool (*is_true)(void), bool (*meanwhile)(void *), void *context)
 {
 	struct timespec pause = {.tv_nsec = LOOK_US * 1000};
 	for (int left = PATIENCE_MS * 1000 / LOOK_US; left > 0; left--) {
-		if (all_stand(roll))
+		if (meanwhile != NULL && !meanwhile(context))
+			return false;
+		if (is_true())
 			return true;
 		nanosleep(&pause, NULL);
 	}
 	return false;
 }
 
+static bool call_all(void *roll) // again and again: a thread may make another before it stands
+{
+	return visit_numbers("/proc/self/task", call_up, roll);
+}
+
 bool park_others(void)
 {
-	struct roll roll = {.grew = true};
+	struct roll roll = {.size = 0};
 	memset(places, 0, sizeof places);
-	count = 0;
-	while (roll.grew) { // a thread may make another before it stands
-		roll.grew = false;
-		if (!visit_numbers("/proc/self/task", call_up, &roll) || !wait_for(&roll)) {
-			release_others();
-			return false;
-		}
-	}
-	return true;
+	count = standing = 0;
+	if (wait_until(all_stand, call_all, &roll))
+		return true;
+	release_others();
+	return false;
 }
 
 void release_others(void)
@@ -183,34 +180,35 @@ void release_others(void)
 	syscall(SYS_futex, &turn, FUTEX_WAKE_PRIVATE, MAX_THREADS, NULL, NULL, 0);
 }
 
+static bool all_arrived(void)
+{
+	return __atomic_load_n(&arrived, __ATOMIC_SEQ_CST) == count;
+}
+
 // glibc goes on knowing each thread by its old number, which mutexes hold as their owner: only pthread_kill is told.
 bool revive_others(void)
 {
 	const unsigned long flags = CLONE_VM | CLONE_FS | CLONE_FILES | CLONE_SIGHAND | CLONE_THREAD | CLONE_SYSVSEM |
 				    CLONE_SETTLS | CLONE_CHILD_CLEARTID;
+	arrived = 0;
 	for (unsigned at = 0; at < count; at++) {
 		long tid = revive(&places[at], flags, places[at].tid_address, places[at].self);
 		if (tid < 0)
 			return false;
 		revived[at].self = places[at].self;
+		revived[at].tid_address = places[at].tid_address;
+		revived[at].old = *places[at].tid_address;
 		__atomic_store_n(&revived[at].tid, (pid_t)tid, __ATOMIC_SEQ_CST);
 	}
-	return true;
+	return wait_until(all_arrived, NULL, NULL); // they read their places, which the next stop overwrites
 }
 
 pid_t revived_tid(pthread_t thread)
 {
 	for (unsigned at = 0; at < MAX_THREADS; at++) {
 		pid_t tid = __atomic_load_n(&revived[at].tid, __ATOMIC_SEQ_CST);
-		if (tid != 0 && revived[at].self == thread)
+		if (tid != 0 && revived[at].self == thread && *revived[at].tid_address == revived[at].old)
 			return tid;
 	}
 	return 0;
-}
-
-void forget_revived(pthread_t thread)
-{
-	for (unsigned at = 0; at < MAX_THREADS; at++)
-		if (revived[at].self == thread)
-			__atomic_store_n(&revived[at].tid, 0, __ATOMIC_SEQ_CST);
 }

@@ -23,7 +23,6 @@ HIDDEN bool park_others(void);  // false: not all of them came, and all run agai
 HIDDEN void release_others(void);
 HIDDEN bool revive_others(void); // in a copy, in which they are not there
 HIDDEN pid_t revived_tid(pthread_t thread); // 0: none that was revived
-HIDDEN void forget_revived(pthread_t thread);
 
 // files.c
 HIDDEN bool visit_numbers(const char *folder, bool (*visit)(int number, void *context), void *context);

@@ -64,7 +64,9 @@ def boot(launch: Launch) -> Machine:
         Fault: it cannot be started; everything is as before, and the configuration can be mended.
     """
     try:
-        memory = fresh_memory(launch.resources.machine)
+        memory = fresh_memory(
+            launch.resources.machine, lent=any(drive.is_vhost_user for drive in launch.resources.drives)
+        )
     except OSError as error:
         text = f"Invalid Memory Configuration: Cannot create mmap region: {os_text(error)}"
         raise Fault(text, Area.START) from error

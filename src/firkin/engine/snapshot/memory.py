@@ -1,8 +1,8 @@
 """Guest memory, stored sparsely.
 
 A cold guest's memory is QEMU's own. A restored guest's is the snapshot's file, mapped privately: forks share its pages
-until they write. What a guest wrote is found in QEMU's page table. Huge pages, and memory that a page fault handler
-fills, are files of ours that QEMU maps shared: such a QEMU cannot be copied.
+until they write. What a guest wrote is found in QEMU's page table. Huge pages, memory that a page fault handler fills,
+and memory that a drive's own process reads are files of ours that QEMU maps shared: such a QEMU cannot be copied.
 """
 
 from __future__ import annotations
@@ -123,11 +123,11 @@ class OwnMemory(GuestMemory):
         return os.pread(self.fd, size, at)
 
 
-def fresh_memory(config: MachineConfiguration) -> GuestMemory:
-    """For a guest that boots. Raises: OSError, for more than there is."""
-    size = config.mem_size_mib << 20
-    if config.huge_pages is HugePages.HUGETLBFS_2M:
-        return OwnMemory(size, huge_pages=True, track=config.track_dirty_pages)
+def fresh_memory(config: MachineConfiguration, *, lent: bool) -> GuestMemory:
+    """For a guest that boots; `lent` to other processes than QEMU too. Raises: OSError, for more than there is."""
+    size, huge_pages = config.mem_size_mib << 20, config.huge_pages is HugePages.HUGETLBFS_2M
+    if huge_pages or lent:
+        return OwnMemory(size, huge_pages=huge_pages, track=config.track_dirty_pages)
     return PrivateMemory(None, size, track=config.track_dirty_pages)
 
 
