@@ -28,6 +28,7 @@ from firkin.fcapi.boot import BootSource
 from firkin.fcapi.drives import Drive
 from firkin.fcapi.instance import Action, ActionType, Vm, VmState
 from firkin.fcapi.snapshot import SnapshotType
+from firkin.host.process import descendants
 from firkin.host.wait import wait_until
 from firkin.manager.firkin import Firkin
 from firkin.manager.machine import Machine
@@ -180,8 +181,8 @@ def memory_of(machine: Machine) -> dict[str, float]:
     """MiB that would come back if this fork ended, by process."""
     process = machine.record.process
     assert process is not None
-    (qemu,) = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-    return {"engine": private_mib(process.pid), "QEMU": private_mib(int(qemu))}
+    (qemu,) = descendants(process)
+    return {"engine": private_mib(process.pid), "QEMU": private_mib(qemu.pid)}
 
 
 def private_mib(pid: int) -> float:
