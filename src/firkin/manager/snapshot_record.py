@@ -15,7 +15,6 @@ from firkin.spec import NAME
 from firkin.store.machines import MachineRecord
 from firkin.store.snapshots import SnapshotRecord
 from firkin.vmm.boot import API_SOCKET, Call
-from firkin.vmm.client import ApiClient
 
 
 def check_name(context: Context, name: str) -> str:
@@ -66,6 +65,8 @@ def _blobs(context: Context, machine: MachineRecord) -> tuple[str, str]:
     if machine.snapshot and (origin := context.snapshots.get(machine.snapshot)):
         return origin.kernel_digest, origin.image_digest
     run = context.paths.machine_run(machine.id)
+    from firkin.vmm.client import ApiClient  # a fork imports it while its engine starts
+
     with ApiClient(run / API_SOCKET) as api:
         config = msgspec.json.decode(api.call(Call("GET", "/vm/config", None)), type=VmConfig)
     return Path(config.boot_source.kernel_image_path).name, (run / ROOT).readlink().name

@@ -25,7 +25,6 @@ from firkin.manager.snapshot_files import Files, check_pages, digests, merge, pa
 from firkin.manager.snapshot_record import describe
 from firkin.store.snapshots import SnapshotRecord
 from firkin.vmm.boot import API_SOCKET, Call
-from firkin.vmm.client import ApiClient
 
 # Memory is written at the disk's pace; slower than this is no disk.
 SLOWEST_MIB_PER_S = 8
@@ -108,6 +107,8 @@ def _save(context: Context, machine: Machine, record: SnapshotRecord, files: Fil
         mem_file_path=str(files.memory),
     )
     context.ledger.do(owner, Saving(str(machine.run_folder)))
+    from firkin.vmm.client import ApiClient  # a fork imports it while its engine starts
+
     with ApiClient(machine.run_folder / API_SOCKET, timeout_s=_patience_s(record)) as api:
         api.info()  # connects while the guest still runs
         with pausing.held(context, machine.record):
