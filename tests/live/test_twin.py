@@ -63,6 +63,9 @@ def is_copy(machine: Machine) -> bool:
 def machine(firkin: Firkin) -> Iterator[Machine]:
     """One that runs beside a zygote which is up."""
     firkin.run(SPEC).remove(force=True)  # leaves the zygote
+    zygote = firkin.context.zygote
+    assert zygote is not None
+    assert wait_until(zygote.socket.exists, timeout_s=20)
     with firkin.run(SPEC) as running:
         say(running, "true")
         yield running
