@@ -16,6 +16,9 @@ VSOCK_SOCKET = "vsock.sock"
 METRICS = "metrics.json"
 ROOT = "root"
 
+# The variable that tells an engine which zygote keeps sleeping copies of its QEMU.
+NEST = "FIRKIN_NEST"
+
 
 @dataclass(frozen=True, slots=True)
 class Paths:

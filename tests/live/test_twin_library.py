@@ -67,19 +67,24 @@ class Family:
     def asleep(self, of: Control) -> tuple[Control, int]:
         nothing = os.open(os.devnull, os.O_RDWR)
         try:
-            control, pid = of.copy(self._numbers.control, {self._numbers.monitor: nothing})
+            return self._copy(of, nothing)
         finally:
             os.close(nothing)
-        self._stack.callback(control.close)
-        return control, pid
 
     def awake(self, sleeper: Control) -> Subject:
         ours, theirs = self._pair()
         with theirs:
-            control, pid = sleeper.copy(self._numbers.control, {self._numbers.monitor: theirs.fileno()})
+            control, pid = self._copy(sleeper, theirs.fileno())
         subject = Subject(control, ours, pid)
         self._stack.callback(subject.close)
         return subject
+
+    def _copy(self, of: Control, commands: int) -> tuple[Control, int]:
+        control, theirs = Control.pair()
+        self._stack.callback(control.close)
+        with theirs:
+            places = {self._numbers.control: theirs.fileno(), self._numbers.monitor: commands}
+            return control, of.copy(control, places)
 
     def _pair(self) -> tuple[socket.socket, socket.socket]:
         return socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)

@@ -1,6 +1,6 @@
 // The engine's word. One datagram asks for one copy: the pid of who is to look into it, and numbers of descriptors,
-// which in the copy are those that came along. The copy greets on its own control socket, the first of them; if that
-// is closed without a word, there is none. Whoever has the other end of a control socket has the process: without
+// which in the copy are those that came along. One of them is its own control socket, on which it greets; if that is
+// closed without a word, there is none. Whoever has the other end of a control socket has the process: without
 // any, it ends.
 #define _GNU_SOURCE
 #include "twin.h"

@@ -12,7 +12,7 @@ from firkin import settings
 from firkin.cli.output import show_progress
 from firkin.manager.firkin import Firkin
 from firkin.manager.machine import Machine
-from firkin.settings import EngineChoice, NetworkMode
+from firkin.settings import EngineChoice, NetworkMode, Settings
 from firkin.spec import MachineSpec
 from firkin.store.machines import Lifetime
 
@@ -85,14 +85,8 @@ def run(
 
     show_progress()
     command = after_dashes(command)
-    chosen = settings.load()
-    chosen = replace(
-        chosen,
-        network_mode=NetworkMode(network_mode) if network_mode else chosen.network_mode,
-        engine=EngineChoice(engine) if engine else chosen.engine,
-        # Who asks for the console wants to see it from the start.
-        cold=chosen.cold or cold or not (detach or command),
-    )
+    # Who asks for the console wants to see it from the start.
+    chosen = _choose(network_mode, engine, cold=cold or not (detach or command))
     spec = MachineSpec(
         image=image or chosen.image,
         memory_mib=memory,
@@ -109,6 +103,17 @@ def run(
         if timeline:
             _tell_timeline(machine)
         return _detached(machine) if detach else _console(machine, remove=remove)
+
+
+def _choose(network_mode: str | None, engine: str | None, *, cold: bool) -> Settings:
+    """The settings, where no option says otherwise."""
+    chosen = settings.load()
+    return replace(
+        chosen,
+        network_mode=NetworkMode(network_mode) if network_mode else chosen.network_mode,
+        engine=EngineChoice(engine) if engine else chosen.engine,
+        cold=chosen.cold or cold,
+    )
 
 
 def _detached(machine: Machine) -> int:

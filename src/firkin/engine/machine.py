@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from firkin.engine import process
+from firkin.engine.accel import Accel
 from firkin.engine.boot_timer import BootTimer
 from firkin.engine.console import Console
 from firkin.engine.journal import Journal
@@ -51,6 +52,15 @@ class Parts:
     console: Console | SerialOut
     memory: GuestMemory
     traits: Traits
+
+
+def obstacle(accelerator: Accel, *, shared_memory: bool, replaced_drives: bool) -> str | None:
+    """What keeps a QEMU from being copied; None if nothing does."""
+    if accelerator is not Accel.TCG:
+        return "what the kernel knows of a guest is not in QEMU"
+    if shared_memory:
+        return "a copy would write to the same memory"
+    return "its drives are not the configured files any more" if replaced_drives else None
 
 
 class Machine:
@@ -137,8 +147,9 @@ class Machine:
 
     def fall_asleep(self) -> tuple[Control, Record]:
         """A copy of the stopped QEMU that stays as it is now. Raises: EngineError, OSError: there is none."""
-        if self._memory.shared or any(drive.generation for drive in self._resources.drives):
-            raise NoTwin("its memory or its drives are not only QEMU's")
+        replaced = any(drive.generation for drive in self._resources.drives)
+        if why := obstacle(self.traits.accelerator, shared_memory=self._memory.shared, replaced_drives=replaced):
+            raise NoTwin(why)
         vsock = self._resources.vsock_device
         record = Record(
             numbers=self._numbers,
@@ -149,10 +160,15 @@ class Machine:
             connections=vsock.connections() if vsock else [],
         )
         nothing = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+        control, theirs = Control.pair()
         try:
             ends = {self._numbers.monitor, self._numbers.console, self._numbers.calls, STDERR} - {-1}
-            control, _ = self._control.copy(self._numbers.control, dict.fromkeys(ends, nothing))
+            self._control.copy(control, {**dict.fromkeys(ends, nothing), self._numbers.control: theirs.fileno()})
+        except NoTwin:
+            control.close()
+            raise
         finally:
+            theirs.close()
             os.close(nothing)
         return control, record
 

@@ -14,6 +14,7 @@ from firkin.host import process
 from firkin.host.netns import opened, run_in
 from firkin.host.process import ProcessRef
 from firkin.host.wait import wait_until
+from firkin.paths import NEST
 from firkin.vmm import backend
 from firkin.vmm.boot import API_SOCKET
 from firkin.vmm.console import Console
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
     from firkin.vmm.zygote import Zygote
 
 SOCKET_TIMEOUT_S = 10.0
-NEST = "FIRKIN_NEST"  # tells engines who keeps copies of them (engine/twin)
 
 Streams = tuple[int, int, int]  # what an engine's stdin, stdout and stderr are to be
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from array import array
 from collections.abc import Iterator
 
-from firkin.engine.snapshot.pagemap import PAGE_SIZE
+from firkin.engine.snapshot.pagemap import PAGE_SIZE, page_runs
 from firkin.host.sparse import Extent
 
 
@@ -17,21 +17,16 @@ class Ledger:
 
     def note(self, first_page: int, data: bytes) -> None:
         """Take down what the pages hold."""
-        for _ in self.changed(first_page, data):
+        for _ in self._news(first_page, data):
             pass
 
     def changed(self, first_page: int, data: bytes) -> Iterator[Extent]:
         """Runs of pages in `data`, as byte offsets in it, that differ from what was noted; what they hold is noted."""
-        start = None
+        return page_runs(self._news(first_page, data))
+
+    def _news(self, first_page: int, data: bytes) -> Iterator[bool]:
         seen = self._seen
         for page, at in enumerate(range(0, len(data), PAGE_SIZE), first_page):
             now = hash(data[at : at + PAGE_SIZE]) or 1
-            if now != seen[page]:
-                seen[page] = now
-                if start is None:
-                    start = at
-            elif start is not None:
-                yield Extent(start, at)
-                start = None
-        if start is not None:
-            yield Extent(start, len(data))
+            is_new, seen[page] = now != seen[page], now
+            yield is_new

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from firkin.host.sparse import Extent
 
@@ -31,17 +32,22 @@ def own_pages(entries: bytes) -> Iterator[Extent]:
         yield Extent(start, len(entries) // ENTRY_SIZE)
 
 
-def changed_pages(data: bytes, before: bytes) -> Iterator[Extent]:
-    """Runs of pages in which `data` differs from what was `before`, as byte offsets. Of the same length, both."""
-    if data == before:
-        return
-    start = None
-    for at in range(0, len(data), PAGE_SIZE):
-        differs = data[at : at + PAGE_SIZE] != before[at : at + PAGE_SIZE]
-        if differs and start is None:
+def page_runs(marks: Iterable[bool]) -> Iterator[Extent]:
+    """Runs of pages that are marked, as byte offsets from the first page."""
+    start, at = None, 0
+    for at, mark in zip(itertools.count(0, PAGE_SIZE), marks):
+        if mark and start is None:
             start = at
-        elif not differs and start is not None:
+        elif not mark and start is not None:
             yield Extent(start, at)
             start = None
     if start is not None:
-        yield Extent(start, len(data))
+        yield Extent(start, at + PAGE_SIZE)
+
+
+def changed_pages(data: bytes, before: bytes) -> Iterator[Extent]:
+    """Runs of pages in which `data` differs from what was `before`, as byte offsets. Of the same length, both."""
+    if data == before:
+        return iter(())
+    pages = range(0, len(data), PAGE_SIZE)
+    return page_runs(data[at : at + PAGE_SIZE] != before[at : at + PAGE_SIZE] for at in pages)

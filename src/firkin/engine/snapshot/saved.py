@@ -39,5 +39,15 @@ class SavedMachine(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     devices: bytes
 
     @property
+    def traits(self) -> Traits:
+        return Traits(
+            acpi=self.acpi,
+            accelerator=self.accelerator,
+            tsc_khz=self.tsc_khz,
+            qemu_version=self.qemu_version,
+            random_address=self.random_address,
+        )
+
+    @property
     def memory_size(self) -> int:
         return self.config.machine_config.mem_size_mib << 20

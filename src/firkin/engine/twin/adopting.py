@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 
 from firkin.engine.launch import Launch, assemble, attach
-from firkin.engine.machine import Machine
+from firkin.engine.machine import STDERR, Machine
 from firkin.engine.process import Copy, stderr_pipe
 from firkin.engine.snapshot.memory import GuestMemory
-from firkin.engine.snapshot.saved import SavedMachine, Traits
+from firkin.engine.snapshot.saved import SavedMachine
 from firkin.engine.twin.control import NoTwin
 from firkin.engine.twin.nest import Twin
+from firkin.engine.twin.record import Numbers
 from firkin.engine.wires import Wires
 from firkin.errors import EngineError
 
@@ -24,42 +25,45 @@ def adopt(launch: Launch, saved: SavedMachine, memory: GuestMemory, twin: Twin) 
     """
     _check(launch, saved, twin)
     launch.resources.serial.open()
-    wires = Wires(launch.resources)
-    stderr, theirs = stderr_pipe()
-    record = twin.offer.record
+    wires, record = Wires(launch.resources), twin.offer.record
     try:
-        ours = wires.numbers()
-        places = {
-            record.numbers.monitor: ours.monitor,
-            record.numbers.console: ours.console,
-            2: theirs,
-            **dict(zip(record.numbers.devices, ours.devices, strict=True)),
-        }
-        if record.numbers.calls >= 0:
-            places[record.numbers.calls] = ours.calls
-        wires.control.close()
-        wires.control, pid = twin.control.copy(record.numbers.control, places)
-        copy = Copy(pid, stderr, wires.control)
+        copy = _copy(twin, wires)
         qmp = attach(launch, wires, copy, record.numbers)
     except (OSError, EngineError):
         wires.close()
         raise
-    finally:
-        os.close(theirs)
     qmp.version = record.qemu_version
-    traits = Traits(
-        acpi=saved.acpi,
-        accelerator=saved.accelerator,
-        tsc_khz=saved.tsc_khz,
-        qemu_version=saved.qemu_version,
-        random_address=saved.random_address,
-    )
-    machine = assemble(launch, wires, memory, traits, child=copy, qmp=qmp, numbers=record.numbers)
+    machine = assemble(launch, wires, memory, saved.traits, child=copy, qmp=qmp, numbers=record.numbers)
     try:
         machine.wake(saved, record)
     except (OSError, EngineError) as error:
         raise EngineError(f"{error}: {machine.kill().describe()}") from error
     return machine
+
+
+def _copy(twin: Twin, wires: Wires) -> Copy:
+    """A QEMU of ours, with its ends of our wires where the sleeper had others. Raises: OSError, NoTwin."""
+    stderr, theirs = stderr_pipe()
+    try:
+        places = {STDERR: theirs, **_places(twin.offer.record.numbers, wires.numbers())}
+        return Copy(twin.control.copy(wires.control, places), stderr, wires.control)
+    except (OSError, NoTwin):
+        os.close(stderr)
+        raise
+    finally:
+        os.close(theirs)
+
+
+def _places(there: Numbers, here: Numbers) -> dict[int, int]:
+    """What QEMU had, by its numbers, and what it gets; where it serves all devices itself, none is for them."""
+    pairs = [
+        (there.monitor, here.monitor),
+        (there.console, here.console),
+        (there.control, here.control),
+        (there.calls, here.calls),
+        *zip(there.devices, here.devices, strict=True),
+    ]
+    return {old: new for old, new in pairs if old >= 0}
 
 
 def _check(launch: Launch, saved: SavedMachine, twin: Twin) -> None:

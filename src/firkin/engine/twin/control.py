@@ -35,25 +35,31 @@ class Control:
     def fileno(self) -> int:
         return self._socket.fileno()
 
-    def copy(self, control_number: int, places: Mapping[int, int]) -> tuple[Control, int]:
-        """Copy the process: the copy's control and pid. In it `places` maps numbers to our descriptors.
+    def copy(self, control: Control, places: Mapping[int, int]) -> int:
+        """Copy the process: the copy's pid. `places` maps numbers in it to our descriptors, of `control` its end too.
 
         A process that runs begets one that sleeps, and one that sleeps begets ones that run.
 
         Raises:
             NoTwin: it cannot, or did not in time.
         """
-        control, theirs = Control.pair()
-        with theirs:
-            targets = {control_number: theirs.fileno(), **places}
-            text = struct.pack(f"{1 + len(targets)}i", os.getpid(), *targets)
-            rights = struct.pack(f"{len(targets)}i", *targets.values())
-            try:
-                self._socket.sendmsg([text], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)])
-            except OSError as error:
-                control.close()
-                raise NoTwin(f"QEMU cannot be asked for a copy: {error}") from error
-        return control, control._greeting()  # noqa: SLF001 - another of our kind
+        text = struct.pack(f"{1 + len(places)}i", os.getpid(), *places)
+        rights = struct.pack(f"{len(places)}i", *places.values())
+        try:
+            self._socket.sendmsg([text], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)])
+        except OSError as error:
+            raise NoTwin(f"QEMU cannot be asked for a copy: {error}") from error
+        return control.greeting()
+
+    def greeting(self) -> int:
+        """Wait for a copy's first word: its pid, by the kernel's. Raises: NoTwin, if it does not come in time."""
+        if select.select([self._socket], [], [], PATIENCE_S)[0]:
+            word, parts, _, _ = self._socket.recvmsg(1, socket.CMSG_SPACE(_CREDENTIALS.size))
+            for level, kind, data in parts:
+                if word and (level, kind) == (socket.SOL_SOCKET, socket.SCM_CREDENTIALS):
+                    pid: int = _CREDENTIALS.unpack(data)[0]
+                    return pid
+        raise NoTwin("QEMU makes no copy of itself")
 
     def exit_code(self) -> int | None:
         """What QEMU ended with; None while it runs, and if it was killed."""
@@ -65,13 +71,3 @@ class Control:
 
     def close(self) -> None:
         self._socket.close()
-
-    def _greeting(self) -> int:
-        if select.select([self._socket], [], [], PATIENCE_S)[0]:
-            word, parts, _, _ = self._socket.recvmsg(1, socket.CMSG_SPACE(_CREDENTIALS.size))
-            for level, kind, data in parts:
-                if word and (level, kind) == (socket.SOL_SOCKET, socket.SCM_CREDENTIALS):
-                    pid: int = _CREDENTIALS.unpack(data)[0]
-                    return pid
-        self.close()
-        raise NoTwin("QEMU makes no copy of itself")

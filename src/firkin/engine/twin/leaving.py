@@ -16,14 +16,12 @@ from firkin.engine.vmm import Running
 from firkin.errors import EngineError
 from firkin.fcapi.snapshot import SnapshotCreate, SnapshotType
 from firkin.host.unix import short_name
-
-# Where to send it, from whoever started the engine: the zygote's socket.
-VARIABLE = "FIRKIN_NEST"
+from firkin.paths import NEST
 
 
 def leave(machine: Running, saved: SavedMachine, body: SnapshotCreate, journal: Journal) -> None:
     """Have the stopped machine copied, and give the copy to whoever keeps such, if anybody does."""
-    keeper = os.environ.get(VARIABLE)
+    keeper = os.environ.get(NEST)
     if not keeper or body.snapshot_type is not SnapshotType.FULL:
         return
     try:

@@ -64,9 +64,6 @@ class Nest:
     def __init__(self) -> None:
         self._twins: dict[Stamp, Twin] = {}
 
-    def __len__(self) -> int:
-        return len(self._twins)
-
     def __iter__(self) -> Iterator[Twin]:
         return iter(self._twins.values())
 
