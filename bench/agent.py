@@ -57,7 +57,8 @@ def one_by_one(machine: Machine, count: int) -> None:
 
 
 def run_here(*argv: str) -> None:
-    subprocess.run(argv, check=True, timeout=TIMEOUT_S, stdout=subprocess.DEVNULL)
+    # By the end of its output: without a pipe Python looks for the end of a process every 50 ms only.
+    subprocess.run(argv, check=True, timeout=TIMEOUT_S, stdout=subprocess.PIPE)
 
 
 def medians(rounds: int, ways: dict[str, Callable[[], object]]) -> dict[str, list[float]]:
